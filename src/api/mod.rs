@@ -1,0 +1,33 @@
+//! The resource `VerteilToken`, `verteil.dev/v1alpha1`: the only types that describe a schema.
+
+mod crd;
+mod duration;
+mod spec;
+mod status;
+
+pub use crd::{crd, to_yaml};
+pub use duration::{Duration, DurationError};
+pub use spec::{
+    ClientAuthentication, CredentialsSecretRef, DeletionPolicy, ParametersIn, SecretSpec, VerteilToken,
+    VerteilTokenSpec,
+};
+pub use status::{Attempted, Claim, IssueReason, ObjectVersion, Verified, VerteilTokenStatus};
+
+/// Label on the token Secret: the name of the resource that it belongs to.
+pub const TOKEN_LABEL: &str = "verteil.dev/token";
+/// Label on the token Secret that says which program keeps it.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// Value of [`MANAGED_BY_LABEL`], and the field manager of every write.
+pub const MANAGER: &str = "verteil-token-operator";
+/// Annotation on the resource: any new value asks for one new token, once.
+pub const RENEW_ANNOTATION: &str = "verteil.dev/renew";
+/// Annotation on the Secret: the value of [`RENEW_ANNOTATION`] that its token serves.
+pub const RENEWED_ANNOTATION: &str = "verteil.dev/renewed";
+/// Annotation on the Secret: when its token was asked for (RFC 3339).
+pub const ISSUED_AT_ANNOTATION: &str = "verteil.dev/issued-at";
+/// Annotation on the Secret: when its token expires (RFC 3339).
+pub const EXPIRES_AT_ANNOTATION: &str = "verteil.dev/expires-at";
+/// Annotation on the Secret: the seal over its record.
+pub const RECORD_SEAL_ANNOTATION: &str = "verteil.dev/record-seal";
+/// Annotation on the Secret: the seal over the inputs its token was issued for.
+pub const INPUT_SEAL_ANNOTATION: &str = "verteil.dev/input-seal";

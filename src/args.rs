@@ -1,0 +1,111 @@
+//! The command line. Every flag has a twin in the environment, named in `--help`.
+
+use std::net::SocketAddr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::issuer::AllowedHost;
+
+/// Keeps OAuth2 access tokens in Secrets and asks for a new one only when the stored one has reached its end.
+#[derive(Parser, Debug)]
+#[command(name = "verteil-token-operator", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `run` if left out.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of `run`.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run the operator, in a cluster or with a kubeconfig (default)
+    Run(Box<RunArgs>),
+    /// Print the CustomResourceDefinition as YAML
+    Crd,
+}
+
+/// How the operator runs.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Namespaces to work in, separated by commas; all if left out (which needs a ClusterRole)
+    #[arg(long, env = "VERTEIL_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
+    pub namespaces: Vec<String>,
+
+    /// Resources worked on at a time
+    #[arg(long, env = "VERTEIL_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub concurrency: u16,
+
+    /// Token requests in flight at a time, for each issuer host
+    #[arg(long, env = "VERTEIL_ISSUER_CONCURRENCY", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub issuer_concurrency: u16,
+
+    /// Hosts that token URLs may name, separated by commas: host, *.domain or *, on port 443 unless written host:port
+    #[arg(
+        long,
+        env = "VERTEIL_ALLOWED_ISSUER_HOSTS",
+        value_delimiter = ',',
+        default_value = "*.verteil.com",
+        value_name = "HOST"
+    )]
+    pub allowed_issuer_hosts: Vec<AllowedHost>,
+
+    /// Also speak to token URLs with plain http, which sends passwords in the clear: for tests and demos
+    #[arg(long, env = "VERTEIL_ALLOW_HTTP")]
+    pub allow_http: bool,
+
+    /// Address of /livez, /readyz and /metrics
+    #[arg(long, env = "VERTEIL_HTTP_LISTEN", default_value = "[::]:8080", value_name = "ADDRESS")]
+    pub http_listen: SocketAddr,
+
+    /// Form of the log lines
+    #[arg(long, env = "VERTEIL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// What is logged: a level, or target=level pairs separated by commas
+    #[arg(long, env = "VERTEIL_LOG_FILTER", default_value = "info", value_name = "FILTER")]
+    pub log_filter: String,
+}
+
+/// Form of the log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test")]
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_a_twin_in_the_environment() {
+        for flag in Cli::command().get_arguments().filter(|a| !["help", "version"].contains(&a.get_id().as_str())) {
+            let twin = format!("VERTEIL_{}", flag.get_id().as_str().to_uppercase());
+            assert_eq!(flag.get_env().map(|e| e.to_string_lossy().into_owned()), Some(twin));
+        }
+    }
+
+    #[test]
+    fn run_is_the_default_and_can_be_written_out() {
+        assert!(Cli::try_parse_from(["o", "--allow-http"]).unwrap().run.allow_http);
+        let Some(Command::Run(run)) = Cli::try_parse_from(["o", "run", "--namespaces", "a,b"]).unwrap().command else {
+            unreachable!("run")
+        };
+        assert_eq!(run.namespaces, ["a", "b"]);
+        assert!(Cli::try_parse_from(["o", "--allowed-issuer-hosts", "a/b"]).is_err());
+    }
+}

@@ -1,0 +1,150 @@
+//! The calls. Answers are reduced to what is needed, so that a token is not carried where nobody asked for it.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::ACCEPT;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{GetParams, PostParams};
+use kube::core::{ObjectMeta, Request};
+use kube::{Client, Resource, ResourceExt};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::ApiError;
+use crate::api::{MANAGER, ObjectVersion, VerteilToken, VerteilTokenStatus};
+use crate::memory::Key;
+
+/// Every call ends after this long, whatever the connection does.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Answers to writes of Secrets carry no data (API concepts, "Metadata-only fetches").
+const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+
+/// The apiserver.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+}
+
+#[derive(Deserialize)]
+struct MetadataOnly {
+    metadata: ObjectMeta,
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// The apiserver that `client` speaks to. Its own retries must be off.
+    #[must_use]
+    pub const fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Reads a Secret, live.
+    pub async fn secret(&self, key: &Key) -> Result<Option<Secret>, ApiError> {
+        let call = "get Secret";
+        let request = resource::<Secret>(&key.namespace).get(&key.name, &GetParams::default());
+        absent_as_none(self.send(call, request).await)
+    }
+
+    /// Reads a VerteilToken, live.
+    pub async fn token(&self, key: &Key) -> Result<Option<VerteilToken>, ApiError> {
+        let call = "get VerteilToken";
+        let request = resource::<VerteilToken>(&key.namespace).get(&key.name, &GetParams::default());
+        absent_as_none(self.send(call, request).await)
+    }
+
+    /// Writes a Secret: creates it, or replaces the version that it carries.
+    ///
+    /// Guarantees: somebody else's change since the read is a `Conflict`, never overwritten.
+    pub async fn write_secret(&self, secret: &Secret, dry_run: bool) -> Result<ObjectMeta, ApiError> {
+        let mut secret = secret.clone();
+        // Left out, the apiserver keeps its own.
+        secret.metadata.managed_fields = None;
+        let params = PostParams { dry_run, field_manager: Some(MANAGER.into()) };
+        let requests = resource::<Secret>(&secret.namespace().unwrap_or_default());
+        let body = serde_json::to_vec(&secret).unwrap_or_default();
+        let (call, request) = match (secret.metadata.resource_version.is_some(), dry_run) {
+            (false, true) => ("dry-run create Secret", requests.create(&params, body)),
+            (false, false) => ("create Secret", requests.create(&params, body)),
+            (true, true) => ("dry-run update Secret", requests.replace(&secret.name_any(), &params, body)),
+            (true, false) => ("update Secret", requests.replace(&secret.name_any(), &params, body)),
+        };
+        let request = request.map(|mut request| {
+            request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ONLY));
+            request
+        });
+        self.send::<MetadataOnly>(call, request).await.map(|object| object.metadata)
+    }
+
+    /// Replaces the status of the version of `token` that was read. Returns what the apiserver holds now.
+    pub async fn write_status(
+        &self,
+        token: &VerteilToken,
+        status: &VerteilTokenStatus,
+    ) -> Result<VerteilToken, ApiError> {
+        let object = json!({
+            "apiVersion": VerteilToken::api_version(&()),
+            "kind": VerteilToken::kind(&()),
+            "metadata": {
+                "name": token.name_any(),
+                "namespace": token.namespace(),
+                "uid": token.uid(),
+                "resourceVersion": token.resource_version(),
+            },
+            "spec": token.spec,
+            "status": status,
+        });
+        let params = PostParams { dry_run: false, field_manager: Some(MANAGER.into()) };
+        let body = serde_json::to_vec(&object).unwrap_or_default();
+        let request = resource::<VerteilToken>(&token.namespace().unwrap_or_default()).replace_subresource(
+            "status",
+            &token.name_any(),
+            &params,
+            body,
+        );
+        self.send("update VerteilToken status", request).await
+    }
+
+    /// Posts an event.
+    pub async fn post_event(&self, event: &Event) -> Result<(), ApiError> {
+        let body = serde_json::to_vec(event).unwrap_or_default();
+        let request = resource::<Event>(&event.namespace().unwrap_or_default()).create(&PostParams::default(), body);
+        self.send::<MetadataOnly>("create Event", request).await.map(drop)
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        call: &'static str,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<T, ApiError> {
+        let mut request = request.map_err(|error| ApiError::Refused { call, message: error.to_string() })?;
+        request.extensions_mut().insert(call);
+        // request_text, since Client::request logs an answer that it cannot decode: here that may be a Secret.
+        let unavailable = |message: String| ApiError::Unavailable { call, message };
+        let text = tokio::time::timeout(CALL_TIMEOUT, self.client.request_text(request))
+            .await
+            .map_err(|_| unavailable(format!("no answer within {} s", CALL_TIMEOUT.as_secs())))?
+            .map_err(|error| ApiError::of(call, &error))?;
+        serde_json::from_str(&text).map_err(|_| unavailable("the answer is not of the expected form".into()))
+    }
+}
+
+/// The version of an object that a read or a write returned.
+pub(crate) fn version(meta: &ObjectMeta) -> Option<ObjectVersion> {
+    Some(ObjectVersion { uid: meta.uid.clone()?, resource_version: meta.resource_version.clone()? })
+}
+
+fn resource<K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>>(namespace: &str) -> Request {
+    Request::new(K::url_path(&(), Some(namespace)))
+}
+
+fn absent_as_none<T>(result: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
+    match result {
+        Ok(object) => Ok(Some(object)),
+        Err(ApiError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

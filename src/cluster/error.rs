@@ -1,0 +1,104 @@
+//! What a refused or lost call means: by who must act next.
+
+/// A call to the apiserver that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// Somebody else was faster, or what was read is stale: look again.
+    #[error("{call}: the object has changed meanwhile")]
+    Conflict {
+        /// Verb and kind.
+        call: &'static str,
+    },
+    /// The object is gone.
+    #[error("{call}: not found")]
+    NotFound {
+        /// Verb and kind.
+        call: &'static str,
+    },
+    /// The namespace is being deleted: there is nothing left to do.
+    #[error("{call}: the namespace is being deleted")]
+    Terminating {
+        /// Verb and kind.
+        call: &'static str,
+    },
+    /// RBAC does not allow it.
+    #[error("{call}: {message}")]
+    Forbidden {
+        /// Verb and kind.
+        call: &'static str,
+        /// The apiserver's words.
+        message: String,
+    },
+    /// Quota, admission, validation: the object as it is will not be taken.
+    #[error("{call}: {message}")]
+    Refused {
+        /// Verb and kind.
+        call: &'static str,
+        /// The apiserver's words.
+        message: String,
+    },
+    /// Not reached, timed out, overloaded: whether the call had its effect is unknown.
+    #[error("{call}: {message}")]
+    Unavailable {
+        /// Verb and kind.
+        call: &'static str,
+        /// What happened.
+        message: String,
+    },
+}
+
+// === impl ApiError ===
+
+impl ApiError {
+    /// The category, as metrics name it.
+    #[must_use]
+    pub const fn category(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } => "Conflict",
+            Self::NotFound { .. } => "NotFound",
+            Self::Terminating { .. } => "Terminating",
+            Self::Forbidden { .. } => "Forbidden",
+            Self::Refused { .. } => "WriteRefused",
+            Self::Unavailable { .. } => "ApiUnavailable",
+        }
+    }
+
+    /// What `error` means for `call`.
+    #[must_use]
+    pub fn of(call: &'static str, error: &kube::Error) -> Self {
+        let kube::Error::Api(status) = error else {
+            return Self::Unavailable { call, message: chain(error) };
+        };
+        let message = status.message.clone();
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        if causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating") {
+            return Self::Terminating { call };
+        }
+        match status.code {
+            404 => Self::NotFound { call },
+            409 => Self::Conflict { call },
+            // An authorizer names who may not do what; quota and admission answer 403 as well.
+            401 => Self::Forbidden { call, message },
+            403 if message.contains("User \"") && message.contains(" cannot ") => Self::Forbidden { call, message },
+            408 | 429 | 500.. => Self::Unavailable { call, message },
+            _ => Self::Refused { call, message },
+        }
+    }
+}
+
+/// An error with its causes. A decode error is cut short: kube's would show what it could not decode.
+fn chain(error: &kube::Error) -> String {
+    if matches!(error, kube::Error::SerdeError(_)) {
+        return "the answer is not of the expected form".into();
+    }
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        let next = source.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = source.source();
+    }
+    text
+}

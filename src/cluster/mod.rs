@@ -1,0 +1,15 @@
+//! The apiserver: every call that is made to it, each with a time-out, and every watch.
+
+mod calls;
+mod error;
+mod events;
+mod versions;
+mod watch;
+
+pub use calls::Cluster;
+pub(crate) use calls::version;
+pub use error::ApiError;
+pub use events::{Events, Note, Severity};
+pub(crate) use versions::is_as_new_as;
+pub use versions::{Seen, Versions};
+pub use watch::{Listed, Tokens, secret_bells, tokens};

@@ -1,0 +1,124 @@
+//! The watches: resources with their content, Secrets as bells only. Each has its own backoff, so that one that fails does not
+//! pause the other.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt, future, stream};
+use k8s_openapi::api::core::v1::Secret;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Client, Resource, ResourceExt};
+
+use super::Versions;
+use crate::api::VerteilToken;
+use crate::memory::Key;
+use crate::metrics::Metrics;
+
+/// Objects of one list request: the memory that a list takes.
+const PAGE_SIZE: u32 = 100;
+
+/// A resource that may not be readable: one bad object must not hide the others.
+pub type Tokens = DeserializeGuard<VerteilToken>;
+
+/// Whether a first list is complete. `Store::wait_until_ready` would do, but wakes only the last of several that wait.
+pub type Listed = tokio::sync::watch::Receiver<bool>;
+
+/// The resources of `namespace`, or of all: a store, the stream that fills it and tells of changes, and whether it is full.
+pub fn tokens(
+    client: Client,
+    namespace: Option<&str>,
+    versions: Arc<Versions>,
+    metrics: Arc<Metrics>,
+) -> (Store<Tokens>, impl Stream<Item = Result<Tokens, watcher::Error>> + Send + 'static, Listed) {
+    let (reader, writer) = reflector::store();
+    let (full, listed) = tokio::sync::watch::channel(false);
+    let stream = watch(api::<Tokens>(client, namespace), config())
+        .default_backoff()
+        .modify(|token| {
+            // Neither is ever looked at, and together they are larger than the rest.
+            token.meta_mut().managed_fields = None;
+            token.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+        })
+        .reflect(writer)
+        .inspect(move |event| match event {
+            Ok(Event::Apply(DeserializeGuard(Ok(token))) | Event::InitApply(DeserializeGuard(Ok(token)))) => {
+                versions.add(token);
+            }
+            Ok(Event::Delete(token)) => versions.remove(&Key::of(token)),
+            Ok(Event::InitDone) => drop(full.send_replace(true)),
+            Ok(Event::Apply(_) | Event::InitApply(_) | Event::Init) => {}
+            Err(error) => complain("VerteilToken", error, &metrics),
+        })
+        .applied_objects()
+        // Reported above; the stream goes on by itself.
+        .filter(|item| future::ready(item.is_ok()));
+    (reader, stream, listed)
+}
+
+/// Rings for each resource whose token or credentials Secret has changed. Starts once the resources are `listed`.
+pub fn secret_bells(
+    client: Client,
+    namespace: Option<String>,
+    versions: Arc<Versions>,
+    metrics: Arc<Metrics>,
+    mut listed: Listed,
+) -> impl Stream<Item = Key> + Send + 'static {
+    let api = api::<PartialObjectMeta<Secret>>(client, namespace.as_deref());
+    let mut listing = HashSet::new();
+    let mut first = true;
+    let ready = async move { drop(listed.wait_for(|listed| *listed).await) };
+    stream::once(ready)
+        .flat_map(move |()| watch(api.clone(), config()).default_backoff())
+        .map(move |event| match event {
+            Ok(Event::Init) => {
+                listing.clear();
+                Vec::new()
+            }
+            Ok(Event::InitApply(secret)) => {
+                let key = Key::of(&secret);
+                // Of other people's Secrets not even the names are kept.
+                if versions.is_named(&key) {
+                    listing.insert(key);
+                }
+                versions.applied(&secret.metadata)
+            }
+            Ok(Event::InitDone) => {
+                versions.relisted(namespace.as_deref(), &std::mem::take(&mut listing), std::mem::take(&mut first))
+            }
+            Ok(Event::Apply(secret)) => versions.applied(&secret.metadata),
+            Ok(Event::Delete(secret)) => versions.deleted(&secret.metadata),
+            Err(error) => {
+                complain("Secret", &error, &metrics);
+                Vec::new()
+            }
+        })
+        .flat_map(stream::iter)
+}
+
+fn config() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE_SIZE)
+}
+
+fn api<K>(client: Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    }
+}
+
+fn complain(kind: &'static str, error: &watcher::Error, metrics: &Metrics) {
+    metrics.watch_error(kind);
+    // A watch that has expired (410) is begun anew as a matter of course.
+    let expired = matches!(error, watcher::Error::WatchError(status) if status.code == 410);
+    if expired {
+        tracing::debug!(kind, %error, "watch expired");
+    } else {
+        tracing::warn!(kind, %error, "watch failed, trying again");
+    }
+}

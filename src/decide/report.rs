@@ -1,0 +1,190 @@
+//! The next status: what the resource says of itself after a look.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::Reason;
+use crate::api::VerteilTokenStatus;
+use crate::token::{RecordSeal, Validity};
+
+/// How long past its expiry a token may stay Ready while no attempt has failed: an issuer that repeats its token can only be
+/// asked after expiry, and Ready must not flap at each renewal.
+pub const TOKEN_EXPIRED_GRACE: SignedDuration = SignedDuration::from_secs(60);
+
+/// What is stored, as far as the status tells it.
+#[derive(Clone, Debug)]
+pub struct HeldFacts {
+    /// Times of the stored token.
+    pub validity: Validity,
+    /// Its seal.
+    pub seal: RecordSeal,
+    /// When it is renewed.
+    pub renewal: Timestamp,
+    /// Whether it was issued for the current inputs.
+    pub current: bool,
+}
+
+/// How the resource stands.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// All is as wanted.
+    Settled,
+    /// On its way, in the ordinary course of things.
+    Progressing(Trouble),
+    /// Something is in the way.
+    Troubled(Trouble),
+}
+
+/// A reason and a sentence for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Which.
+    pub reason: Reason,
+    /// What is wrong and what to do. Never a secret.
+    pub message: String,
+}
+
+/// All that the conditions are made from.
+#[derive(Clone, Debug)]
+pub struct Report<'a> {
+    /// metadata.generation
+    pub generation: i64,
+    /// The Secret's name.
+    pub secret_name: &'a str,
+    /// What it holds.
+    pub held: Option<HeldFacts>,
+    /// How things stand.
+    pub standing: Standing,
+}
+
+// === impl Trouble ===
+
+impl Trouble {
+    /// A trouble.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
+    /// The trouble that a status tells of: what a wait after a restart goes on showing.
+    #[must_use]
+    pub fn told_by(status: &VerteilTokenStatus) -> Option<Self> {
+        let failing = condition(status, "RenewalFailing").filter(|c| c.status == "True");
+        let not_ready = condition(status, "Ready").filter(|c| c.status == "False");
+        [failing, not_ready].into_iter().flatten().find_map(|c| {
+            let reason = Reason::parse(&c.reason).filter(|r| !r.is_progress() && *r != Reason::TokenExpired)?;
+            Some(Self::new(reason, c.message.clone()))
+        })
+    }
+}
+
+/// The condition of this type.
+#[must_use]
+pub fn condition<'a>(status: &'a VerteilTokenStatus, type_: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|c| c.type_ == type_)
+}
+
+/// Whether the stored token serves: for the current inputs, and not past its expiry or the grace after it.
+#[must_use]
+pub fn holds(held: &HeldFacts, standing: &Standing, now: Timestamp) -> bool {
+    let end = match standing {
+        Standing::Settled | Standing::Progressing(_) => {
+            held.validity.expires_at.saturating_add(TOKEN_EXPIRED_GRACE).unwrap_or(Timestamp::MAX)
+        }
+        Standing::Troubled(_) => held.validity.expires_at,
+    };
+    held.current && now < end
+}
+
+/// The status that follows `old`. Equal to `old` when nothing has changed, so that nothing is written.
+#[must_use]
+pub fn next_status(old: &VerteilTokenStatus, report: &Report<'_>, now: Timestamp) -> VerteilTokenStatus {
+    let mut next = old.clone();
+    next.observed_generation = Some(report.generation);
+    next.secret_name = Some(report.secret_name.to_owned());
+    if let Some(held) = &report.held {
+        next.issued_at = Some(Time(held.validity.issued_at));
+        next.expires_at = Some(Time(held.validity.expires_at));
+        next.renewal_time = Some(Time(held.renewal));
+        next.record_seal = Some(held.seal.as_str().to_owned());
+    } else {
+        next.expires_at = None;
+        next.renewal_time = None;
+        next.verified = None;
+    }
+    next.conditions = conditions(old, report, now);
+    next
+}
+
+fn conditions(old: &VerteilTokenStatus, report: &Report<'_>, now: Timestamp) -> Vec<Condition> {
+    let ready = report.held.as_ref().filter(|held| holds(held, &report.standing, now));
+    let trouble = match &report.standing {
+        Standing::Settled => None,
+        Standing::Progressing(trouble) | Standing::Troubled(trouble) => Some(trouble),
+    };
+    let failing = matches!(report.standing, Standing::Troubled(_));
+    let mut list = Conditions { old, generation: report.generation, now, list: old.conditions.clone() };
+    if let Some(held) = ready {
+        let message = format!(
+            "token in Secret {} is valid until {}, renewal at {}",
+            report.secret_name, held.validity.expires_at, held.renewal
+        );
+        list.set("Ready", true, Reason::TokenValid.as_str(), &message);
+        list.set("Reconciling", false, Reason::TokenValid.as_str(), "");
+        list.set("Stalled", false, Reason::TokenValid.as_str(), "");
+        match trouble.filter(|_| failing) {
+            Some(trouble) => list.set("RenewalFailing", true, trouble.reason.as_str(), &trouble.message),
+            None => list.set("RenewalFailing", false, Reason::TokenValid.as_str(), ""),
+        }
+        return list.list;
+    }
+    let why = trouble.cloned().unwrap_or_else(|| Trouble::new(Reason::Issuing, "a token is being requested"));
+    let expired = report.held.as_ref().filter(|held| held.current);
+    match expired {
+        Some(held) => {
+            let message = format!(
+                "the token in Secret {} expired at {} and is kept until it can be replaced: {}",
+                report.secret_name, held.validity.expires_at, why.message
+            );
+            list.set("Ready", false, Reason::TokenExpired.as_str(), &message);
+        }
+        None => list.set("Ready", false, why.reason.as_str(), &why.message),
+    }
+    let stalled = why.reason.is_stalled();
+    list.set("Reconciling", !stalled, why.reason.as_str(), if stalled { "" } else { &why.message });
+    list.set("Stalled", stalled, why.reason.as_str(), if stalled { &why.message } else { "" });
+    let renewal_failing = failing && report.held.is_some();
+    list.set("RenewalFailing", renewal_failing, why.reason.as_str(), if renewal_failing { &why.message } else { "" });
+    list.list
+}
+
+struct Conditions<'a> {
+    old: &'a VerteilTokenStatus,
+    generation: i64,
+    now: Timestamp,
+    list: Vec<Condition>,
+}
+
+impl Conditions<'_> {
+    /// Sets one condition; its transition time moves only when its status does (API conventions).
+    fn set(&mut self, type_: &str, status: bool, reason: &str, message: &str) {
+        let status = if status { "True" } else { "False" };
+        let since = condition(self.old, type_).filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
+        let next = Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            observed_generation: Some(self.generation),
+            last_transition_time: since.unwrap_or_else(|| Time(whole_seconds(self.now))),
+        };
+        match self.list.iter_mut().find(|c| c.type_ == type_) {
+            Some(condition) => *condition = next,
+            None => self.list.push(next),
+        }
+    }
+}
+
+/// `at` without its fraction, as the API prints it: so that what is compared is what is stored.
+fn whole_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}

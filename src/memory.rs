@@ -1,0 +1,150 @@
+//! What one process remembers between passes. Losing it never makes a wrong Secret; at worst one more request is made, after
+//! the claim that stands in the status has been waited out.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::{Resource, ResourceExt};
+
+use crate::api::IssueReason;
+use crate::secret::Content;
+use crate::token::InputsFingerprint;
+
+/// Namespace and name of one object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// metadata.namespace
+    pub namespace: String,
+    /// metadata.name
+    pub name: String,
+}
+
+/// What is remembered of each resource.
+#[derive(Default)]
+pub struct Memory {
+    entries: Mutex<HashMap<Key, Entry>>,
+}
+
+/// What is remembered of one resource.
+#[derive(Default)]
+pub struct Entry {
+    /// A token that was issued and whose status is not written yet.
+    pub issued: Option<Arc<Issued>>,
+    /// The inputs of the last failed attempt.
+    pub attempted: Option<Attempt>,
+    /// End of the wait after a failed attempt, in case the status could not be written.
+    pub not_before: Option<Timestamp>,
+    /// When the last request went out.
+    pub last_request: Option<Timestamp>,
+    /// The claim that this process made last.
+    pub claim: Option<OwnClaim>,
+    /// Somebody else's claim, and when it was first seen.
+    pub seen_claim: Option<(String, Duration)>,
+    /// The resource version of our last status write: an older object is a stale one.
+    pub written: Option<u64>,
+    /// Writes of the Secret that were refused in a row, and when the next one may be tried.
+    pub refused_writes: Option<(u32, Timestamp)>,
+    /// Passes that failed at the apiserver in a row.
+    pub failures: u32,
+    /// Answers in a row that gave a token without any life left.
+    pub lifeless_answers: u32,
+}
+
+/// A token in memory, from its answer until both Secret and status are written. No `Debug`.
+pub struct Issued {
+    /// What the Secret gets.
+    pub content: Content,
+    /// Why it was requested.
+    pub reason: IssueReason,
+    /// The issuer answered with the token that was stored already.
+    pub repeated: bool,
+    /// What was wrong with the stored record, if that was the reason.
+    pub trouble: Option<String>,
+    /// When it was asked for.
+    pub requested_at: Timestamp,
+}
+
+/// A claim of this process.
+#[derive(Clone, Debug)]
+pub struct OwnClaim {
+    /// Its identity.
+    pub id: String,
+    /// Just before it was sent.
+    pub taken: Duration,
+    /// How long it lasts.
+    pub lasts: Duration,
+}
+
+/// What an attempt was made with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The inputs and how they were sent.
+    pub inputs: InputsFingerprint,
+    /// The value of verteil.dev/renew.
+    pub renew_request: Option<String>,
+}
+
+// === impl Key ===
+
+impl Key {
+    /// The key of `object`.
+    pub fn of<K: Resource>(object: &K) -> Self {
+        Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+    }
+
+    /// The key of another object in the same namespace.
+    #[must_use]
+    pub fn beside(&self, name: &str) -> Self {
+        Self { namespace: self.namespace.clone(), name: name.to_owned() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+// === impl Memory ===
+
+impl Memory {
+    /// Works on what is remembered of `key`. It must not call back into the memory.
+    pub fn with<T>(&self, key: &Key, f: impl FnOnce(&mut Entry) -> T) -> T {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        f(entries.entry(key.clone()).or_default())
+    }
+
+    /// Works on what is remembered of `key`, if anything is.
+    pub fn peek<T>(&self, key: &Key, f: impl FnOnce(&Entry) -> T) -> Option<T> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(key).map(f)
+    }
+
+    /// The resource is gone. An unsaved token is kept: the same resource made again takes it up.
+    pub fn forget(&self, key: &Key, now: Timestamp) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = entries.remove(key) else { return };
+        if let Some(issued) = entry.issued.filter(|i| i.content.record.validity().holds_at(now)) {
+            entries.insert(key.clone(), Entry { issued: Some(issued), ..Entry::default() });
+        }
+    }
+
+    /// The resources with a token that no Secret is known to hold.
+    #[must_use]
+    pub fn unsaved(&self) -> Vec<Key> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().filter(|(_, entry)| entry.issued.is_some()).map(|(key, _)| key.clone()).collect()
+    }
+}
+
+// === impl OwnClaim ===
+
+impl OwnClaim {
+    /// How much of it is left.
+    #[must_use]
+    pub fn left(&self, elapsed: Duration) -> Duration {
+        self.lasts.saturating_sub(elapsed.saturating_sub(self.taken))
+    }
+}

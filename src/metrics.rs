@@ -1,0 +1,191 @@
+//! Counts, for Prometheus. Label values come from fixed sets, and every combination starts at 0.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::api::IssueReason;
+use crate::decide::{FailureClass, Reason};
+
+type Label = [(&'static str, &'static str); 1];
+
+/// Kinds of Secret writes.
+const WRITES: [&str; 3] = ["create", "update", "repair"];
+/// Classes of failed passes.
+const ERRORS: [&str; 7] =
+    ["ApiUnavailable", "Conflict", "Forbidden", "NotFound", "Panic", "Terminating", "WriteRefused"];
+/// Watched kinds.
+const WATCHES: [&str; 2] = ["Secret", "VerteilToken"];
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    generations: Family<Label, Counter>,
+    requests: Family<Label, Counter>,
+    request_duration: Histogram,
+    unchanged: Counter,
+    ambiguous: Counter,
+    secret_writes: Family<Label, Counter>,
+    reused: Counter,
+    unsaved: Gauge<i64, AtomicI64>,
+    undecodable: Gauge<i64, AtomicI64>,
+    reconcile_duration: Histogram,
+    reconcile_errors: Family<Label, Counter>,
+    watch_errors: Family<Label, Counter>,
+    leader: Gauge<i64, AtomicI64>,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// All metrics, at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("verteil_token");
+        let metrics = Self {
+            generations: family("reason", IssueReason::ALL.map(IssueReason::as_str)),
+            requests: family(
+                "outcome",
+                std::iter::once("Issued").chain(FailureClass::ALL.map(|class| Reason::from(class).as_str())),
+            ),
+            request_duration: Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0]),
+            unchanged: Counter::default(),
+            ambiguous: Counter::default(),
+            secret_writes: family("kind", WRITES),
+            reused: Counter::default(),
+            unsaved: Gauge::default(),
+            undecodable: Gauge::default(),
+            reconcile_duration: Histogram::new([0.0001, 0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0]),
+            reconcile_errors: family("class", ERRORS),
+            watch_errors: family("kind", WATCHES),
+            leader: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("generations", "Tokens issued, by reason", metrics.generations.clone());
+        registry.register("requests", "Token requests sent, by outcome", metrics.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "Time that a token request took",
+            Unit::Seconds,
+            metrics.request_duration.clone(),
+        );
+        registry.register(
+            "unchanged",
+            "Requests that the issuer answered with the token it had already given",
+            metrics.unchanged.clone(),
+        );
+        registry.register(
+            "ambiguous_generations",
+            "Requests that may have cost a token which nobody holds",
+            metrics.ambiguous.clone(),
+        );
+        registry.register("secret_writes", "Writes of token Secrets, by kind", metrics.secret_writes.clone());
+        registry.register("reused", "Stored tokens taken over at start without a request", metrics.reused.clone());
+        registry.register("unsaved", "Tokens in memory that no Secret holds yet", metrics.unsaved.clone());
+        registry.register("undecodable_resources", "VerteilTokens that cannot be read", metrics.undecodable.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Time that a pass over one resource took",
+            Unit::Seconds,
+            metrics.reconcile_duration.clone(),
+        );
+        registry.register("reconcile_errors", "Passes that failed, by class", metrics.reconcile_errors.clone());
+        registry.register("watch_errors", "Watches that broke, by kind", metrics.watch_errors.clone());
+        registry.register("leader", "1 while this process may request tokens", metrics.leader.clone());
+        registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        Self { registry, ..metrics }
+    }
+
+    /// The metrics as OpenMetrics text.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::with_capacity(16 * 1024);
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// A request was answered with a token.
+    pub fn answered(&self, took: Duration) {
+        self.requests.get_or_create(&[("outcome", "Issued")]).inc();
+        self.request_duration.observe(took.as_secs_f64());
+    }
+
+    /// A request failed.
+    pub fn failed(&self, class: FailureClass, took: Duration) {
+        self.requests.get_or_create(&[("outcome", Reason::from(class).as_str())]).inc();
+        self.request_duration.observe(took.as_secs_f64());
+    }
+
+    /// A token was issued.
+    pub fn issued(&self, reason: IssueReason) {
+        self.generations.get_or_create(&[("reason", reason.as_str())]).inc();
+    }
+
+    /// The issuer repeated its token.
+    pub fn unchanged(&self) {
+        self.unchanged.inc();
+    }
+
+    /// A token may have been lost.
+    pub fn ambiguous(&self) {
+        self.ambiguous.inc();
+    }
+
+    /// A Secret was written: `create`, `update` or `repair`.
+    pub fn secret_written(&self, kind: &'static str) {
+        self.secret_writes.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    /// A stored token was found at start.
+    pub fn reused(&self) {
+        self.reused.inc();
+    }
+
+    /// So many tokens are in memory only.
+    pub fn set_unsaved(&self, count: usize) {
+        self.unsaved.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// So many resources cannot be read.
+    pub fn set_undecodable(&self, count: usize) {
+        self.undecodable.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A pass is over; `error` is its class if it failed.
+    pub fn reconciled(&self, took: Duration, error: Option<&'static str>) {
+        self.reconcile_duration.observe(took.as_secs_f64());
+        if let Some(class) = error {
+            self.reconcile_errors.get_or_create(&[("class", class)]).inc();
+        }
+    }
+
+    /// A watch broke.
+    pub fn watch_error(&self, kind: &'static str) {
+        self.watch_errors.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    /// Whether this process may request tokens.
+    pub fn set_leader(&self, leading: bool) {
+        self.leader.set(i64::from(leading));
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn family(name: &'static str, values: impl IntoIterator<Item = &'static str>) -> Family<Label, Counter> {
+    let family: Family<Label, Counter<u64, AtomicU64>> = Family::default();
+    for value in values {
+        drop(family.get_or_create(&[(name, value)]));
+    }
+    family
+}

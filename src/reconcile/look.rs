@@ -1,0 +1,242 @@
+//! Looking: what is read, and what it means.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+
+use super::Pass;
+use crate::api::{Attempted, ObjectVersion, RENEW_ANNOTATION, VerteilTokenStatus};
+use crate::cluster::{ApiError, version};
+use crate::credentials::{check_issuer, read_inputs};
+use crate::decide::{
+    ClaimView, FailureClass, Held, HeldFacts, Pace, Reason, Stored, Trouble, Unsaved, Wanted, view_claim,
+};
+use crate::memory::{Attempt, Entry, Issued};
+use crate::secret::{Judged, judge};
+use crate::token::{InputSeal, Inputs, Verdict, renewal_point};
+
+/// What was read.
+pub(super) struct Fetched {
+    /// The inputs, with the version of the Secret that holds the credentials; or why there are none.
+    pub(super) inputs: Result<Inputs, Trouble>,
+    pub(super) credentials: Option<ObjectVersion>,
+    /// The token Secret.
+    pub(super) secret: Option<Secret>,
+    /// The Secret of the name that the spec had before, if there is none of the present name.
+    pub(super) former: Option<Secret>,
+    /// It was not read: the dry run that precedes a request will show.
+    pub(super) assumed_absent: bool,
+}
+
+/// What it means.
+pub(super) struct View {
+    pub(super) now: Timestamp,
+    pub(super) wanted: Wanted,
+    pub(super) judged: Judged,
+    pub(super) unsaved: Option<Unsaved>,
+    pub(super) pace: Pace,
+    /// What keeps a request from being sent, in words.
+    pub(super) obstacle: Option<Trouble>,
+}
+
+// === impl View ===
+
+impl View {
+    /// What the stored token means for the status.
+    pub(super) fn held_facts(&self) -> Option<HeldFacts> {
+        let Stored::Held(held) = &self.judged.stored else { return None };
+        let renewal = renewal_point(held.validity, self.wanted.renew_before, &held.seal, self.wanted.issuer_repeats);
+        Some(HeldFacts { validity: held.validity, seal: held.seal.clone(), renewal, current: held.current })
+    }
+}
+
+// === impl Pass ===
+
+impl Pass<'_> {
+    /// Reads the credentials, and the token Secret unless nothing suggests that there is one.
+    pub(super) async fn fetch(&self) -> Result<Fetched, ApiError> {
+        let status = self.token.status.as_ref();
+        let new = status.is_none_or(|s| s.secret_name.is_none() && s.verified.is_none() && s.record_seal.is_none());
+        self.fetch_by(new).await
+    }
+
+    /// Reads both.
+    pub(super) async fn fetch_all(&self) -> Result<Fetched, ApiError> {
+        self.fetch_by(false).await
+    }
+
+    async fn fetch_by(&self, assumed_absent: bool) -> Result<Fetched, ApiError> {
+        let spec = &self.token.spec;
+        let credentials_key = self.key.beside(&spec.credentials_secret_ref.name);
+        let credentials = self.ctx.cluster.secret(&credentials_key).await?;
+        self.ctx.versions.note(&credentials_key, credentials.as_ref().map(|s| &s.metadata));
+        let secret = if assumed_absent { None } else { self.fetch_secret().await? };
+        let former = if secret.is_none() { self.fetch_former_secret().await? } else { None };
+        Ok(Fetched {
+            inputs: read_inputs(spec, credentials.as_ref()),
+            credentials: credentials.as_ref().and_then(|s| version(&s.metadata)),
+            secret,
+            former,
+            assumed_absent,
+        })
+    }
+
+    /// Reads the token Secret, live.
+    pub(super) async fn fetch_secret(&self) -> Result<Option<Secret>, ApiError> {
+        let key = self.key.beside(self.token.secret_name());
+        let secret = self.ctx.cluster.secret(&key).await?;
+        self.ctx.versions.note(&key, secret.as_ref().map(|s| &s.metadata));
+        Ok(secret)
+    }
+
+    async fn fetch_former_secret(&self) -> Result<Option<Secret>, ApiError> {
+        let former = self.token.status.as_ref().and_then(|status| status.secret_name.as_deref());
+        match former.filter(|name| *name != self.token.secret_name()) {
+            Some(name) => self.ctx.cluster.secret(&self.key.beside(name)).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Reads the resource, live. False if it is gone, or another one has taken its name.
+    pub(super) async fn reload(&mut self) -> Result<bool, ApiError> {
+        match self.ctx.cluster.token(&self.key).await? {
+            Some(token) if token.uid() == self.token.uid() => {
+                self.token = token;
+                Ok(true)
+            }
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    /// What was read means this, now.
+    pub(super) fn view(&self, fetched: &Fetched) -> View {
+        let (token, ctx) = (&self.token, self.ctx);
+        let now = ctx.clock.now();
+        let status = token.status.clone().unwrap_or_default();
+        let verified = status.verified.as_ref().is_some_and(|v| {
+            Some(v.generation) == token.metadata.generation && Some(&v.credentials) == fetched.credentials.as_ref()
+        });
+        let inputs = fetched.inputs.as_ref().ok();
+        let judged = match &fetched.former {
+            Some(former) => moved(judge(token, Some(former), inputs, verified))
+                .unwrap_or_else(|| judge(token, None, inputs, verified)),
+            None => judge(token, fetched.secret.as_ref(), inputs, verified),
+        };
+        let obstacle = fetched
+            .inputs
+            .as_ref()
+            .err()
+            .cloned()
+            .or_else(|| check_issuer(&token.spec.token_url, ctx.allow_http, &ctx.allowed_hosts).err());
+        let wish = token.annotations().get(RENEW_ANNOTATION);
+        let served = judged.content.as_ref().and_then(|content| content.renewed.as_ref());
+        let wanted = Wanted {
+            deleting: token.metadata.deletion_timestamp.is_some(),
+            suspended: token.spec.suspend,
+            renew_before: token.spec.renew_before.signed(),
+            issuer_repeats: self.issuer_repeats(&status),
+            renew_pending: wish.is_some() && wish != served,
+            obstacle: obstacle.as_ref().map(|trouble| trouble.reason),
+        };
+        let (unsaved, pace) = ctx.memory.with(&self.key, |entry| {
+            let unsaved = entry.issued.as_deref().map(|issued| unsaved(issued, &judged, inputs));
+            (unsaved, self.pace(entry, &status, fetched, now))
+        });
+        View { now, wanted, judged, unsaved, pace, obstacle }
+    }
+
+    /// Whether this token URL answers with the token it already gave: as the status remembers, or as the last answer showed.
+    fn issuer_repeats(&self, status: &VerteilTokenStatus) -> bool {
+        let remembered = status.issuer_repeats.as_ref() == Some(&self.token.spec.token_url);
+        let end = status.expires_at.as_ref().map(|time| time.0);
+        let shown = self.ctx.memory.peek(&self.key, |entry| {
+            let issued = entry.issued.as_ref()?;
+            // Another token before the old one's end: it does not repeat.
+            let early = end.is_some_and(|end| issued.requested_at < end);
+            if issued.repeated { Some(true) } else { early.then_some(false) }
+        });
+        shown.flatten().unwrap_or(remembered)
+    }
+
+    fn pace(&self, entry: &mut Entry, status: &VerteilTokenStatus, fetched: &Fetched, now: Timestamp) -> Pace {
+        let lifted = match (&entry.attempted, self.attempt(fetched)) {
+            (Some(attempted), Some(attempt)) => *attempted != attempt,
+            // After a restart versions stand for what they held.
+            (None, Some(_)) => status.attempted.is_some() && status.attempted != self.attempted(fetched),
+            (_, None) => false,
+        };
+        let told = Trouble::told_by(status).map(|trouble| longest_wait(trouble.reason));
+        let latest = now.saturating_add(told.unwrap_or(longest_wait(Reason::RequestRefused))).unwrap_or(Timestamp::MAX);
+        let not_before = status.next_attempt_time.as_ref().map(|time| time.0.min(latest)).max(entry.not_before);
+        Pace {
+            leading: *self.ctx.leading.borrow(),
+            not_before: not_before.filter(|_| !lifted),
+            write_not_before: entry.refused_writes.map(|(_, until)| until),
+            last_request: status.last_request_time.as_ref().map(|time| time.0).max(entry.last_request),
+            unscheduled: status.unscheduled_issues.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
+            claim: self.claim_view(entry, status, now),
+        }
+    }
+
+    fn claim_view(&self, entry: &mut Entry, status: &VerteilTokenStatus, now: Timestamp) -> ClaimView {
+        let Some(claim) = &status.claim else { return ClaimView::Free };
+        if *claim.holder == *self.ctx.identity {
+            return ClaimView::Mine;
+        }
+        let elapsed = self.ctx.clock.elapsed();
+        let since = match &entry.seen_claim {
+            Some((id, since)) if *id == claim.id => *since,
+            Some(_) | None => {
+                entry.seen_claim = Some((claim.id.clone(), elapsed));
+                elapsed
+            }
+        };
+        view_claim(now, claim.seconds, elapsed.saturating_sub(since))
+    }
+
+    /// What an attempt would be made with: in memory by a fingerprint.
+    pub(super) fn attempt(&self, fetched: &Fetched) -> Option<Attempt> {
+        let spec = &self.token.spec;
+        let transport = format!("{:?} {:?} {}", spec.client_authentication, spec.parameters_in, spec.timeout);
+        let inputs = self.ctx.process_key.fingerprint(fetched.inputs.as_ref().ok()?, &transport);
+        Some(Attempt { inputs, renew_request: self.token.annotations().get(RENEW_ANNOTATION).cloned() })
+    }
+
+    /// The same for the status: by versions.
+    pub(super) fn attempted(&self, fetched: &Fetched) -> Option<Attempted> {
+        Some(Attempted {
+            generation: self.token.metadata.generation?,
+            credentials: fetched.credentials.clone()?,
+            renew_request: self.token.annotations().get(RENEW_ANNOTATION).cloned(),
+        })
+    }
+}
+
+/// The record of a Secret under its former name: it is only to be written under the present one.
+fn moved(judged: Judged) -> Option<Judged> {
+    let Judged { stored: Stored::Held(held), content, trouble, seen } = judged else { return None };
+    Some(Judged { stored: Stored::Held(Held { tidy: false, ..held }), content, trouble, seen })
+}
+
+fn unsaved(issued: &Issued, judged: &Judged, inputs: Option<&Inputs>) -> Unsaved {
+    let content = &issued.content;
+    let current = match (inputs, &content.input_seal) {
+        (Some(inputs), Some(seal)) => InputSeal::check(seal, inputs, content.record.access_token()) != Verdict::Broken,
+        // Inputs that cannot be read count as unchanged.
+        (None, _) | (_, None) => true,
+    };
+    let saved = judged.content.as_ref().is_some_and(|stored| {
+        stored.record_seal == content.record_seal
+            && stored.input_seal == content.input_seal
+            && stored.renewed == content.renewed
+    });
+    Unsaved { validity: content.record.validity(), current, saved }
+}
+
+/// The longest that a wait for `reason` can be: what a status says is not believed beyond it.
+fn longest_wait(reason: Reason) -> SignedDuration {
+    let class = FailureClass::ALL.into_iter().find(|class| Reason::from(*class) == reason);
+    // Whole jitter on top.
+    let wait = class.map_or(FailureClass::Refused.longest_wait(), FailureClass::longest_wait);
+    SignedDuration::from_secs(wait.as_secs().saturating_mul(6) / 5)
+}

@@ -1,0 +1,159 @@
+//! The straight line from a change to a Secret: look, decide, act, report.
+//!
+//! ```text
+//! look     credentials and Secret, live     -> View
+//! decide   decide(now, wanted, stored, …)   -> Decision                      (pure)
+//! act      Request: issue()  -> token in memory, unsaved -> decide again
+//!          Save:    save()   -> Secret written           -> decide again
+//!          Repair:  repair() -> Secret written           -> decide again
+//! report   next_status(old, …)              -> written only if it differs; an event only on a transition
+//! ```
+
+mod issue;
+mod look;
+mod report;
+mod save;
+mod settled;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::runtime::controller::Action;
+use tokio::sync::watch;
+
+pub use settled::settled_until;
+
+use crate::api::VerteilToken;
+use crate::clock::Clock;
+use crate::cluster::{ApiError, Cluster, Events, Versions};
+use crate::decide::{Decision, Trouble, decide};
+use crate::issuer::{AllowedHosts, Issuer, Permits};
+use crate::memory::{Key, Memory};
+use crate::metrics::Metrics;
+use crate::token::ProcessKey;
+
+/// Rounds of one pass: a conflict or a write leads to another look. Whoever changes objects faster than this is looked at later.
+const MOST_ROUNDS: usize = 6;
+/// No resource is left alone for longer: so that a suspended machine or a stepped clock is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+/// How long to wait for the event of our own write, which will ring first.
+const STALE_SLEEP: Duration = Duration::from_secs(1);
+
+/// All that a pass works with.
+pub struct Context {
+    /// The apiserver.
+    pub cluster: Cluster,
+    /// The HTTP client for token endpoints.
+    pub issuer: Issuer,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What this process remembers.
+    pub memory: Memory,
+    /// Which Secrets exist in which version.
+    pub versions: Arc<Versions>,
+    /// Requests in flight, by host.
+    pub permits: Arc<Permits>,
+    /// The way to post events.
+    pub events: Events,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// `--allowed-issuer-hosts`
+    pub allowed_hosts: AllowedHosts,
+    /// `--allow-http`
+    pub allow_http: bool,
+    /// This process, in claims: new with each start.
+    pub identity: Arc<str>,
+    /// Claims made so far.
+    pub claims: AtomicU64,
+    /// Key under which refused inputs are remembered.
+    pub process_key: ProcessKey,
+    /// Whether this process may request tokens.
+    pub leading: watch::Receiver<bool>,
+}
+
+/// One pass over one resource.
+pub(crate) struct Pass<'a> {
+    ctx: &'a Context,
+    key: Key,
+    /// The resource as last read or written.
+    token: VerteilToken,
+}
+
+/// What came of an action.
+enum Step {
+    /// Decide again on what is now known.
+    Decide,
+    /// Something has changed meanwhile: read again.
+    LookAgain,
+    /// It cannot be done now.
+    Blocked { trouble: Trouble, until: Option<Timestamp> },
+    /// Nothing more to do until a bell rings.
+    Rest,
+}
+
+// === impl Context ===
+
+impl Context {
+    fn new_claim_id(&self) -> String {
+        format!("{}-{}", self.identity, self.claims.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Looks at `token` once and does what is due. Returns when to look again at the latest.
+pub async fn reconcile(token: &VerteilToken, ctx: &Context) -> Result<Action, ApiError> {
+    let key = Key::of(token);
+    let stale = |written: u64| !crate::cluster::is_as_new_as(token, written);
+    if ctx.memory.peek(&key, |entry| entry.written.is_some_and(stale)).unwrap_or_default() {
+        return Ok(Action::requeue(STALE_SLEEP));
+    }
+    if let Some(until) = settled_until(token, ctx) {
+        return Ok(sleep_until(until, ctx.clock.now()));
+    }
+    let mut pass = Pass { ctx, key, token: token.clone() };
+    let mut fetched = match pass.fetch().await {
+        Err(error @ ApiError::Forbidden { .. }) => return pass.forbidden(&error).await,
+        fetched => fetched?,
+    };
+    for _ in 0..MOST_ROUNDS {
+        let view = pass.view(&fetched);
+        let unsaved = view.unsaved.as_ref();
+        let decision = decide(view.now, &view.wanted, &view.judged.stored, unsaved, &view.pace);
+        if fetched.assumed_absent && !matches!(decision, Decision::Request { .. }) {
+            // Only a request checks that assumption by itself.
+            fetched = pass.fetch_all().await?;
+            continue;
+        }
+        tracing::debug!(?decision, "decided");
+        let step = match decision {
+            Decision::Leave => return Ok(Action::requeue(LONGEST_SLEEP)),
+            Decision::Settled { until } => return pass.settled(&fetched, &view, until).await,
+            Decision::Blocked { by, until } => return pass.blocked(&view, by, until).await,
+            Decision::Repair => pass.repair(&mut fetched, &view).await?,
+            Decision::Save => pass.save(&mut fetched, &view).await?,
+            Decision::Request { reason, takeover } => pass.issue(&mut fetched, &view, reason, takeover).await?,
+        };
+        match step {
+            Step::Decide => {}
+            Step::LookAgain => {
+                if !pass.reload().await? {
+                    return Ok(Action::await_change());
+                }
+                fetched = pass.fetch_all().await?;
+            }
+            Step::Blocked { trouble, until } => {
+                let view = pass.view(&fetched);
+                return pass.troubled(&view, trouble, until).await;
+            }
+            Step::Rest => return Ok(Action::requeue(LONGEST_SLEEP)),
+        }
+    }
+    Err(ApiError::Conflict { call: "reconcile" })
+}
+
+/// The sleep until `until`: whole milliseconds, rounded up, so that the renewal point has passed when it ends.
+fn sleep_until(until: Timestamp, now: Timestamp) -> Action {
+    let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+    Action::requeue(left.saturating_add(Duration::from_millis(1)).min(LONGEST_SLEEP))
+}

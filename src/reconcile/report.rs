@@ -1,0 +1,304 @@
+//! Reporting: the status that follows, written only if it differs, and an event where it tells something new.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+
+use super::look::{Fetched, View};
+use super::{LONGEST_SLEEP, Pass, sleep_until};
+use crate::api::{Verified, VerteilTokenStatus};
+use crate::cluster::{ApiError, Note, Severity, version};
+use crate::decide::{
+    Block, ClaimView, HeldFacts, Reason, Report, Standing, Stored, TOKEN_EXPIRED_GRACE, Trouble, condition,
+    next_status, unscheduled_after, wants_saving,
+};
+use crate::memory::Issued;
+use crate::secret::FORMAT;
+use crate::token::{RecordSeal, Validity};
+
+/// Nothing rings when a role is mended.
+const FORBIDDEN_SLEEP: Duration = Duration::from_secs(60);
+
+// === impl Pass ===
+
+impl Pass<'_> {
+    /// All is as wanted until `until`.
+    pub(super) async fn settled(
+        &mut self,
+        fetched: &Fetched,
+        view: &View,
+        until: Timestamp,
+    ) -> Result<Action, ApiError> {
+        if !view.pace.leading {
+            return Ok(Action::requeue(LONGEST_SLEEP));
+        }
+        let standing = match &view.obstacle {
+            // Not yet in the way, but it will be: better said while the token still holds.
+            Some(trouble) => Standing::Troubled(trouble.clone()),
+            None => Standing::Settled,
+        };
+        let mut status = self.next(view, standing);
+        (status.failed_attempts, status.last_failure_time, status.next_attempt_time, status.attempted) =
+            (None, None, None, None);
+        let claim_ends = match view.pace.claim {
+            // Somebody may be at work on what we do not see yet.
+            ClaimView::Foreign { until } => Some(until),
+            ClaimView::Free | ClaimView::Mine | ClaimView::RunOut => {
+                status.claim = None;
+                None
+            }
+        };
+        let secret = fetched.secret.as_ref().and_then(|secret| version(&secret.metadata));
+        if let (Some(secret), Some(credentials), Some(generation)) =
+            (secret, fetched.credentials.clone().filter(|_| fetched.inputs.is_ok()), self.token.metadata.generation)
+        {
+            status.verified = Some(Verified { generation, format: FORMAT, secret, credentials });
+        }
+        self.account(view, &mut status);
+        self.write(view, status).await?;
+        let next = claim_ends.map_or(until, |ends| ends.min(until));
+        Ok(sleep_until(next, self.ctx.clock.now()))
+    }
+
+    /// Something is wanted that cannot be done now.
+    pub(super) async fn blocked(
+        &mut self,
+        view: &View,
+        by: Block,
+        until: Option<Timestamp>,
+    ) -> Result<Action, ApiError> {
+        let trouble = match by {
+            Block::Backoff => Trouble::told_by(&self.token.status.clone().unwrap_or_default())
+                .unwrap_or_else(|| Trouble::new(Reason::Issuing, "the next attempt is waited for")),
+            Block::Gap => Trouble::new(Reason::Issuing, "requests keep a distance of 5 s"),
+            Block::Reason(reason) => self.explain(view, reason),
+        };
+        self.troubled(view, trouble, until).await
+    }
+
+    /// Says `trouble`, and looks again at `until`.
+    pub(super) async fn troubled(
+        &mut self,
+        view: &View,
+        trouble: Trouble,
+        until: Option<Timestamp>,
+    ) -> Result<Action, ApiError> {
+        let facts = view.held_facts();
+        let progress = trouble.reason.is_progress();
+        let standing = if progress { Standing::Progressing(trouble) } else { Standing::Troubled(trouble) };
+        // When the stored token's end changes what is to be said.
+        let end = facts.filter(|held| held.current).and_then(|held| {
+            let grace = if progress { TOKEN_EXPIRED_GRACE } else { jiff::SignedDuration::ZERO };
+            held.validity.expires_at.saturating_add(grace).ok()
+        });
+        let mut status = self.next(view, standing);
+        if view.pace.claim == ClaimView::Mine && !self.has_unsaved() {
+            status.claim = None;
+        }
+        self.account(view, &mut status);
+        self.write(view, status).await?;
+        let now = self.ctx.clock.now();
+        let next = [until, end].into_iter().flatten().filter(|at| *at > now).min();
+        Ok(next.map_or(Action::requeue(LONGEST_SLEEP), |at| sleep_until(at, now)))
+    }
+
+    /// The operator may not even read what it needs: said from what the status knows.
+    pub(super) async fn forbidden(&mut self, error: &ApiError) -> Result<Action, ApiError> {
+        if !*self.ctx.leading.borrow() {
+            return Ok(Action::requeue(FORBIDDEN_SLEEP));
+        }
+        let status = self.token.status.clone().unwrap_or_default();
+        let known = status.issued_at.as_ref().zip(status.expires_at.as_ref()).zip(status.renewal_time.as_ref());
+        let held = known.zip(status.record_seal.clone()).map(|(((issued, expires), renewal), seal)| HeldFacts {
+            validity: Validity { issued_at: issued.0, expires_at: expires.0 },
+            seal: RecordSeal::written(seal),
+            renewal: renewal.0,
+            current: true,
+        });
+        let trouble = Trouble::new(Reason::Forbidden, format!("the operator's role does not allow it: {error}"));
+        let report = Report {
+            generation: self.token.metadata.generation.unwrap_or_default(),
+            secret_name: self.token.secret_name(),
+            held,
+            standing: Standing::Troubled(trouble),
+        };
+        let next = next_status(&status, &report, self.ctx.clock.now());
+        if next != status {
+            self.put_status(next).await?;
+        }
+        Ok(Action::requeue(FORBIDDEN_SLEEP))
+    }
+
+    fn explain(&self, view: &View, reason: Reason) -> Trouble {
+        let name = self.token.secret_name();
+        let found = view.judged.trouble.clone().unwrap_or_default();
+        let message = match reason {
+            Reason::Suspended => "spec.suspend is true: nothing is requested or written until it is false".into(),
+            Reason::Claimed => format!(
+                "another process ({}) has announced a request and is waited for",
+                self.token.status.as_ref().and_then(|s| s.claim.as_ref()).map_or("unknown", |c| c.holder.as_str())
+            ),
+            Reason::SecretNotOurs => {
+                format!("Secret {name} is left alone: {found}. Name another one in spec.secret.name, or delete it")
+            }
+            Reason::SecretTerminating => {
+                format!("Secret {name} is being deleted; a new one is written when it is gone")
+            }
+            Reason::GenerationThrottled => {
+                let cause =
+                    if found.is_empty() { "inputs, Secret or renew annotation change too often".into() } else { found };
+                format!("{cause}; tokens outside the schedule are issued at growing intervals")
+            }
+            Reason::TokenValid
+            | Reason::Issuing
+            | Reason::Queued
+            | Reason::TokenExpired
+            | Reason::CredentialsMissing
+            | Reason::CredentialsInvalid
+            | Reason::IssuerNotAllowed
+            | Reason::IssuerUnreachable
+            | Reason::IssuerUnavailable
+            | Reason::RateLimited
+            | Reason::IssuerTimeout
+            | Reason::AnswerUnusable
+            | Reason::RequestRefused
+            | Reason::SecretImmutable
+            | Reason::WriteRefused
+            | Reason::Forbidden
+            | Reason::CRDOutdated => return view.obstacle.clone().unwrap_or_else(|| Trouble::new(reason, found)),
+        };
+        Trouble::new(reason, message)
+    }
+
+    /// Enters an issued token that the Secret now holds into the books of the status: once, whatever is repeated.
+    fn account(&self, view: &View, status: &mut VerteilTokenStatus) {
+        let Stored::Held(held) = &view.judged.stored else { return };
+        if let Some(content) = &view.judged.content {
+            status.last_renew_request.clone_from(&content.renewed);
+        }
+        let old = self.token.status.as_ref();
+        let issued = self.issued().filter(|_| view.unsaved.as_ref().is_some_and(|unsaved| unsaved.saved));
+        let Some(issued) = issued else {
+            // Issued and saved by a process that did not live to say so.
+            let known = old.and_then(|s| s.issued_at.as_ref()).map(|time| time.0);
+            if known.is_some_and(|known| held.validity.issued_at > known) {
+                status.tokens_issued = Some(status.tokens_issued.unwrap_or_default().saturating_add(1));
+            }
+            return;
+        };
+        let sent = Time(whole_second(issued.requested_at));
+        if status.last_request_time.as_ref() == Some(&sent) {
+            return;
+        }
+        status.last_request_time = Some(sent);
+        let unscheduled = status.unscheduled_issues.and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
+        status.unscheduled_issues = Some(i64::from(unscheduled_after(issued.reason, unscheduled)));
+        (status.failed_attempts, status.last_failure_time, status.next_attempt_time, status.attempted) =
+            (None, None, None, None);
+        status.issuer_repeats = view.wanted.issuer_repeats.then(|| self.token.spec.token_url.clone());
+        if !issued.repeated {
+            status.tokens_issued = Some(status.tokens_issued.unwrap_or_default().saturating_add(1));
+            status.last_issue_reason = Some(issued.reason);
+        }
+    }
+
+    /// Writes `status` if it says anything new; then what it told of is no longer only in memory.
+    async fn write(&mut self, view: &View, status: VerteilTokenStatus) -> Result<(), ApiError> {
+        if self.token.status.as_ref() != Some(&status) {
+            match self.put_status(status).await {
+                Ok(()) => {}
+                // The event of whatever was faster rings; the Secret and the memory keep what is to be said.
+                Err(ApiError::Terminating { .. }) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(issued) = self.issued() else { return Ok(()) };
+        let Some(unsaved) = &view.unsaved else { return Ok(()) };
+        if wants_saving(view.now, &view.judged.stored, unsaved) {
+            return Ok(());
+        }
+        self.ctx.memory.with(&self.key, |entry| entry.issued = None);
+        self.count_unsaved();
+        if unsaved.saved && !issued.repeated {
+            let cause = issued.trouble.as_ref().map(|trouble| format!(" ({trouble})")).unwrap_or_default();
+            let note = format!(
+                "{}{cause}: new token in Secret {}, valid until {}",
+                issued.reason.as_str(),
+                self.token.secret_name(),
+                issued.content.record.validity().expires_at
+            );
+            self.say(Severity::Normal, "TokenIssued", "RequestToken", &note);
+        } else if unsaved.saved {
+            tracing::info!(
+                "the issuer answered with the token it had already given: it is asked again after its expiry"
+            );
+        } else {
+            tracing::info!("dropped a token that is no longer wanted");
+        }
+        Ok(())
+    }
+
+    /// Replaces the status, and says what has changed.
+    pub(super) async fn put_status(&mut self, status: VerteilTokenStatus) -> Result<(), ApiError> {
+        let written = self.ctx.cluster.write_status(&self.token, &status).await?;
+        let version = written.resource_version().and_then(|v| v.parse().ok());
+        self.ctx.memory.with(&self.key, |entry| entry.written = version);
+        let before = std::mem::replace(&mut self.token, written);
+        self.tell(before.status.as_ref(), &status);
+        Ok(())
+    }
+
+    /// An event for a trouble that is new, and for one that is over.
+    fn tell(&self, before: Option<&VerteilTokenStatus>, now: &VerteilTokenStatus) {
+        let old = before.and_then(Trouble::told_by);
+        let new = Trouble::told_by(now);
+        match (old, new) {
+            (Some(old), Some(new)) if old.reason == new.reason => {}
+            (_, Some(new)) => {
+                tracing::warn!(reason = new.reason.as_str(), "{}", new.message);
+                self.say(Severity::Warning, new.reason.as_str(), "Reconcile", &new.message);
+            }
+            (Some(_), None) if condition(now, "Ready").is_some_and(|c| c.status == "True") => {
+                self.say(Severity::Normal, "Recovered", "Reconcile", "the token is valid and renewal works again");
+            }
+            (Some(_) | None, None) => {}
+        }
+    }
+
+    /// The status that follows from `view` and `standing`.
+    pub(super) fn next(&self, view: &View, standing: Standing) -> VerteilTokenStatus {
+        let report = Report {
+            generation: self.token.metadata.generation.unwrap_or_default(),
+            secret_name: self.token.secret_name(),
+            held: view.held_facts(),
+            standing,
+        };
+        next_status(&self.token.status.clone().unwrap_or_default(), &report, view.now)
+    }
+
+    pub(super) fn say(&self, severity: Severity, reason: &'static str, action: &'static str, note: &str) {
+        let note = Note { severity, reason, action, note: note.to_owned() };
+        self.ctx.events.say(&self.token.metadata, &note, self.ctx.clock.now());
+    }
+
+    pub(super) fn count_unsaved(&self) {
+        self.ctx.metrics.set_unsaved(self.ctx.memory.unsaved().len());
+    }
+
+    fn issued(&self) -> Option<Arc<Issued>> {
+        self.ctx.memory.peek(&self.key, |entry| entry.issued.clone()).flatten()
+    }
+
+    fn has_unsaved(&self) -> bool {
+        self.issued().is_some()
+    }
+}
+
+/// `at` as the status holds it.
+fn whole_second(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}

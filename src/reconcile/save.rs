@@ -1,0 +1,120 @@
+//! Writing the Secret: an unsaved token, or the stored record anew.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::core::ObjectMeta;
+
+use super::look::{Fetched, View};
+use super::{Pass, Step};
+use crate::cluster::ApiError;
+use crate::decide::{CLAIM_SLACK, Reason, SAVE_RESERVE, Standing, Trouble};
+use crate::secret::{build, would_add_owner};
+
+/// Waits after refused writes of the Secret, in seconds: doubled from the first to the last.
+const FIRST_WAIT: i64 = 5;
+const LAST_WAIT: i64 = 120;
+
+// === impl Pass ===
+
+impl Pass<'_> {
+    /// Writes the unsaved token.
+    pub(super) async fn save(&mut self, fetched: &mut Fetched, view: &View) -> Result<Step, ApiError> {
+        let issued = self.ctx.memory.peek(&self.key, |entry| entry.issued.clone()).flatten();
+        let Some(issued) = issued else { return Ok(Step::LookAgain) };
+        if let Some(step) = self.claim(view, |left| left >= SAVE_RESERVE).await? {
+            return Ok(step);
+        }
+        let existed = fetched.secret.is_some();
+        let secret = build(&self.token, fetched.secret.as_ref(), &issued.content);
+        match self.ctx.cluster.write_secret(&secret, false).await {
+            Ok(meta) => {
+                self.ctx.metrics.secret_written(if existed { "update" } else { "create" });
+                self.wrote(fetched, secret, meta);
+                Ok(Step::Decide)
+            }
+            Err(error) => {
+                let step = self.refused_write(error, fetched, view)?;
+                self.keep_claim(view, &step).await?;
+                Ok(step)
+            }
+        }
+    }
+
+    /// Writes the stored record anew: keys, labels, annotations and owner as they should be. It costs no token.
+    pub(super) async fn repair(&mut self, fetched: &mut Fetched, view: &View) -> Result<Step, ApiError> {
+        let Some(content) = &view.judged.content else { return Ok(Step::LookAgain) };
+        let secret = build(&self.token, fetched.secret.as_ref(), content);
+        // An owner that is being deleted would take the token with it: look before it is named again.
+        let names_owner = fetched.secret.as_ref().is_none_or(|existing| would_add_owner(existing, &secret));
+        if names_owner {
+            if !self.reload().await? {
+                return Ok(Step::Rest);
+            }
+            if self.token.metadata.deletion_timestamp.is_some() {
+                return Ok(Step::Rest);
+            }
+        }
+        match self.ctx.cluster.write_secret(&secret, false).await {
+            Ok(meta) => {
+                self.ctx.metrics.secret_written("repair");
+                tracing::info!("repaired the Secret from its own record");
+                self.wrote(fetched, secret, meta);
+                Ok(Step::Decide)
+            }
+            Err(error) => self.refused_write(error, fetched, view),
+        }
+    }
+
+    fn wrote(&self, fetched: &mut Fetched, secret: Secret, meta: ObjectMeta) {
+        self.ctx.versions.note(&self.key.beside(self.token.secret_name()), Some(&meta));
+        self.ctx.memory.with(&self.key, |entry| entry.refused_writes = None);
+        fetched.secret = Some(Secret { metadata: meta, ..secret });
+        fetched.former = None;
+    }
+
+    /// A write of the Secret, or its dry run, did not succeed.
+    pub(super) fn refused_write(&self, error: ApiError, fetched: &Fetched, view: &View) -> Result<Step, ApiError> {
+        let immutable = fetched.secret.as_ref().is_some_and(|secret| secret.immutable == Some(true));
+        let name = self.token.secret_name();
+        let trouble = match error {
+            ApiError::Conflict { .. } | ApiError::NotFound { .. } => return Ok(Step::LookAgain),
+            ApiError::Terminating { .. } => return Ok(Step::Rest),
+            ApiError::Unavailable { .. } => return Err(error),
+            ApiError::Refused { .. } if immutable => Trouble::new(
+                Reason::SecretImmutable,
+                format!("Secret {name} is immutable: delete it, or name another one in spec.secret.name"),
+            ),
+            ApiError::Forbidden { call, message } => {
+                Trouble::new(Reason::Forbidden, format!("{call} {name}: {message}"))
+            }
+            ApiError::Refused { call, message } => {
+                Trouble::new(Reason::WriteRefused, format!("{call} {name}: {message}"))
+            }
+        };
+        let until = self.ctx.memory.with(&self.key, |entry| {
+            let refused = entry.refused_writes.map_or(0, |(count, _)| count);
+            let wait = SignedDuration::from_secs((FIRST_WAIT << refused.min(10)).min(LAST_WAIT));
+            let until = view.now.saturating_add(wait).unwrap_or(Timestamp::MAX);
+            entry.refused_writes = Some((refused.saturating_add(1), until));
+            until
+        });
+        tracing::warn!(reason = trouble.reason.as_str(), "the Secret cannot be written: {}", trouble.message);
+        Ok(Step::Blocked { trouble, until: Some(until) })
+    }
+
+    /// While a token waits to be saved its claim is kept alive, so that nobody else requests one meanwhile.
+    async fn keep_claim(&mut self, view: &View, step: &Step) -> Result<(), ApiError> {
+        let Step::Blocked { trouble, until: Some(until) } = step else { return Ok(()) };
+        let mut status = self.next(view, Standing::Troubled(trouble.clone()));
+        let Some(claim) = &mut status.claim else { return Ok(()) };
+        let wait = until.duration_since(view.now).as_secs().max(0);
+        claim.id = self.ctx.new_claim_id();
+        claim.started_at = Time(view.now);
+        claim.seconds = wait.saturating_add(self.token.spec.timeout.as_secs()).saturating_add(CLAIM_SLACK);
+        match self.put_status(status).await {
+            Ok(()) | Err(ApiError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}

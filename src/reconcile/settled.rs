@@ -1,0 +1,43 @@
+//! The way that costs nothing: versions say that all is as it was found to be.
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::Context;
+use crate::api::{RENEW_ANNOTATION, VerteilToken};
+use crate::cluster::Seen;
+use crate::decide::condition;
+use crate::memory::Key;
+use crate::secret::FORMAT;
+use crate::token::{RecordSeal, Validity, renewal_point};
+
+/// The renewal point of a resource whose status, Secret and credentials carry the versions that were verified; none if a look
+/// is needed. No call is made.
+#[must_use]
+pub fn settled_until(token: &VerteilToken, ctx: &Context) -> Option<Timestamp> {
+    let status = token.status.as_ref()?;
+    let verified = status.verified.as_ref()?;
+    let key = Key::of(token);
+    let seen = |name: &str| ctx.versions.get(&key.beside(name));
+    let unchanged = verified.generation == token.metadata.generation?
+        && verified.format == FORMAT
+        && seen(token.secret_name()) == Seen::Version(verified.secret.clone())
+        && seen(&token.spec.credentials_secret_ref.name) == Seen::Version(verified.credentials.clone());
+    let served =
+        token.annotations().get(RENEW_ANNOTATION).is_none_or(|v| Some(v) == status.last_renew_request.as_ref());
+    let calm = status.claim.is_none()
+        && !token.spec.suspend
+        && token.metadata.deletion_timestamp.is_none()
+        && condition(status, "Ready").is_some_and(|c| c.status == "True")
+        && condition(status, "RenewalFailing").is_some_and(|c| c.status == "False");
+    let in_memory = ctx.memory.peek(&key, |entry| entry.issued.is_some()).unwrap_or_default();
+    if !unchanged || !served || !calm || in_memory {
+        return None;
+    }
+    let validity = Validity { issued_at: status.issued_at.as_ref()?.0, expires_at: status.expires_at.as_ref()?.0 };
+    let repeats = status.issuer_repeats.as_ref() == Some(&token.spec.token_url);
+    let seal = RecordSeal::written(status.record_seal.clone()?);
+    let renewal = renewal_point(validity, token.spec.renew_before.signed(), &seal, repeats);
+    let told = status.renewal_time.as_ref().is_some_and(|time| time.0 == renewal);
+    (told && ctx.clock.now() < renewal).then_some(renewal)
+}

@@ -1,0 +1,118 @@
+//! The Secret as it should be.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt};
+
+use super::judge::rfc3339;
+use crate::api::{
+    DeletionPolicy, EXPIRES_AT_ANNOTATION, INPUT_SEAL_ANNOTATION, ISSUED_AT_ANNOTATION, MANAGED_BY_LABEL, MANAGER,
+    RECORD_SEAL_ANNOTATION, RENEWED_ANNOTATION, TOKEN_LABEL, VerteilToken,
+};
+use crate::token::{Record, RecordSeal};
+
+/// The layout of the Secret that [`build`] makes. A change of it makes every Secret be looked at once, and repaired.
+pub const FORMAT: i64 = 1;
+
+/// What the operator puts into the Secret.
+#[derive(Clone)]
+pub struct Content {
+    /// The token and its times.
+    pub record: Record,
+    /// Seal over the record, as annotated.
+    pub record_seal: String,
+    /// Seal over the inputs, as annotated.
+    pub input_seal: Option<String>,
+    /// The value of verteil.dev/renew that this token serves.
+    pub renewed: Option<String>,
+}
+
+/// The Secret with `content`: `existing` with our fields changed and all others kept, or a new one.
+#[must_use]
+pub fn build(resource: &VerteilToken, existing: Option<&Secret>, content: &Content) -> Secret {
+    let mut secret = frame(resource, existing);
+    let data = secret.data.get_or_insert_default();
+    data.extend(content.record.keys().map(|(name, bytes)| (name.to_owned(), ByteString(bytes))));
+    let validity = content.record.validity();
+    let annotations = secret.annotations_mut();
+    let mut set = |name: &str, value: String| annotations.insert(name.to_owned(), value);
+    set(ISSUED_AT_ANNOTATION, rfc3339(validity.issued_at));
+    set(EXPIRES_AT_ANNOTATION, rfc3339(validity.expires_at));
+    set(RECORD_SEAL_ANNOTATION, content.record_seal.clone());
+    for (name, value) in [(INPUT_SEAL_ANNOTATION, &content.input_seal), (RENEWED_ANNOTATION, &content.renewed)] {
+        match value {
+            Some(value) => annotations.insert(name.to_owned(), value.clone()),
+            None => annotations.remove(name),
+        };
+    }
+    secret
+}
+
+/// The Secret as it would be written, but without a token: for the dry run that precedes a request. An existing one keeps its
+/// data.
+#[must_use]
+pub fn placeholder(resource: &VerteilToken, existing: Option<&Secret>) -> Secret {
+    let record = Record::new("-".to_owned().into(), "Bearer".into(), 0, Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+    match (existing, record) {
+        (None, Ok(record)) => {
+            let record_seal = RecordSeal::of(&record).as_str().to_owned();
+            build(resource, None, &Content { record, record_seal, input_seal: None, renewed: None })
+        }
+        (Some(_), _) | (None, Err(_)) => frame(resource, existing),
+    }
+}
+
+/// Whether `wanted` names an owner that `existing` does not.
+#[must_use]
+pub fn would_add_owner(existing: &Secret, wanted: &Secret) -> bool {
+    wanted.owner_references().iter().any(|owner| !existing.owner_references().contains(owner))
+}
+
+/// Everything of the Secret but the token.
+fn frame(resource: &VerteilToken, existing: Option<&Secret>) -> Secret {
+    let mut secret = existing.cloned().unwrap_or_else(|| Secret {
+        type_: Some("Opaque".into()),
+        metadata: kube::core::ObjectMeta {
+            name: Some(resource.secret_name().to_owned()),
+            namespace: resource.metadata.namespace.clone(),
+            ..Default::default()
+        },
+        ..Default::default()
+    });
+    let extra = &resource.spec.secret;
+    let labels: &mut BTreeMap<String, String> = secret.labels_mut();
+    labels.extend(extra.labels.clone());
+    labels.insert(MANAGED_BY_LABEL.into(), MANAGER.into());
+    labels.insert(TOKEN_LABEL.into(), resource.name_any());
+    secret.annotations_mut().extend(extra.annotations.clone());
+    own(resource, &mut secret);
+    secret
+}
+
+/// Sets or takes away the owner reference, by `spec.secret.deletionPolicy`. It does not block the owner's deletion.
+fn own(resource: &VerteilToken, secret: &mut Secret) {
+    let Some(uid) = resource.metadata.uid.clone() else { return };
+    let (kind, name) = (VerteilToken::kind(&()).into_owned(), resource.name_any());
+    let mut owners = secret.metadata.owner_references.take().unwrap_or_default();
+    owners.retain(|owner| !(owner.kind == kind && owner.name == name && owner.uid != uid));
+    match resource.spec.secret.deletion_policy {
+        DeletionPolicy::Delete => {
+            if !owners.iter().any(|owner| owner.uid == uid) {
+                owners.push(OwnerReference {
+                    api_version: VerteilToken::api_version(&()).into_owned(),
+                    kind,
+                    name,
+                    uid,
+                    controller: Some(true),
+                    block_owner_deletion: None,
+                });
+            }
+        }
+        DeletionPolicy::Retain => owners.retain(|owner| owner.uid != uid),
+    }
+    secret.metadata.owner_references = (!owners.is_empty()).then_some(owners);
+}

@@ -1,0 +1,23 @@
+//! The token Secret: whose it is, what it says, what it should look like. Pure: it reads and builds objects, others send them.
+
+mod build;
+mod judge;
+mod ownership;
+
+pub use build::{Content, FORMAT, build, placeholder, would_add_owner};
+pub use judge::{Judged, judge};
+pub use ownership::{Ownership, ownership};
+
+use k8s_openapi::api::core::v1::Secret;
+
+/// The value of an annotation.
+#[must_use]
+pub fn annotation<'a>(secret: &'a Secret, name: &str) -> Option<&'a str> {
+    secret.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+/// The bytes of a key.
+#[must_use]
+pub fn key<'a>(secret: &'a Secret, name: &str) -> Option<&'a [u8]> {
+    secret.data.as_ref()?.get(name).map(|bytes| bytes.0.as_slice())
+}

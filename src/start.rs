@@ -1,0 +1,82 @@
+//! From the command line to a running operator: logs, client, signals.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kube::client::ClientBuilder;
+use kube::{Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tower::timeout::TimeoutLayer;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{LogFormat, RunArgs};
+use crate::clock::SystemClock;
+use crate::run::run;
+use crate::serve::listen;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time to the head of an answer, also of a watch.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Runs the operator until SIGTERM or SIGINT; a second signal ends it at once.
+pub fn start(args: &RunArgs) -> anyhow::Result<()> {
+    init_logs(args)?;
+    init_crypto();
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {
+        let stop = stop_on_signal()?;
+        let config =
+            Config::infer().await.context("no cluster: run in a pod, or set KUBECONFIG to a file that names one")?;
+        let listener = listen(args.http_listen).await?;
+        run(client(config)?, args, Arc::new(SystemClock), listener, stop).await
+    })
+}
+
+/// A client for `config` without retries of its own, and with time-outs.
+pub fn client(mut config: Config) -> anyhow::Result<Client> {
+    // A retry in the client would repeat a write that nobody decided on.
+    config.default_retry = false;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT)).build())
+}
+
+/// Installs the one crypto provider. Doing it twice is harmless.
+pub fn init_crypto() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+}
+
+fn init_logs(args: &RunArgs) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&args.log_filter)
+        .with_context(|| format!("--log-filter {}: not a filter", args.log_filter))?
+        // kube logs whole answers that it cannot decode: one of them might be a Secret.
+        .add_directive("kube_client::client=error".parse()?);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+/// Cancelled by the first signal. The second aborts.
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let asked = stop.clone();
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first {
+                asked.cancel();
+            } else {
+                tracing::error!("second signal: aborting");
+                std::process::exit(1);
+            }
+        }
+    });
+    Ok(stop)
+}

@@ -1,0 +1,114 @@
+//! Where the programs of the control plane come from.
+//!
+//! 1. `KUBEBUILDER_ASSETS`, if set: a folder with `etcd`, `kube-apiserver`, `kubectl` and perhaps
+//!    `kube-controller-manager`, as `setup-envtest` provides. What is not there comes from 2.
+//! 2. One binary with all components, built by Go from `controlplane/` beside this crate and kept in
+//!    `target/testbed/bin` under a name that changes with its sources.
+
+mod build;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+
+/// The variable that names a folder of ready binaries.
+const ASSETS: &str = "KUBEBUILDER_ASSETS";
+
+/// A program of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Component {
+    /// The store.
+    Etcd,
+    /// `kube-apiserver`.
+    ApiServer,
+    /// `kube-controller-manager`.
+    ControllerManager,
+    /// `kube-scheduler`.
+    Scheduler,
+    /// The node agent.
+    Kubelet,
+    /// `kube-proxy`.
+    Proxy,
+    /// The command line.
+    Kubectl,
+}
+
+/// How to run a [`Component`]: a program and the arguments that come before the component's own.
+#[derive(Clone, Debug)]
+pub struct Tool {
+    /// The file to execute.
+    pub program: PathBuf,
+    /// What picks the component, empty for a program of its own.
+    pub first_args: Vec<String>,
+}
+
+/// The programs found.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    assets: Option<PathBuf>,
+    multi_call: Option<PathBuf>,
+}
+
+// === impl Component ===
+
+impl Component {
+    /// What a control plane without nodes consists of.
+    const CONTROL_PLANE: [Self; 4] = [Self::Etcd, Self::ApiServer, Self::ControllerManager, Self::Kubectl];
+
+    /// The name of the program, which is also what `controlplane/main.go` takes as its first argument.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::ApiServer => "kube-apiserver",
+            Self::ControllerManager => "kube-controller-manager",
+            Self::Scheduler => "kube-scheduler",
+            Self::Kubelet => "kubelet",
+            Self::Proxy => "kube-proxy",
+            Self::Kubectl => "kubectl",
+        }
+    }
+}
+
+// === impl Tool ===
+
+impl Tool {
+    /// All arguments of a run: those that pick the component, then `args`.
+    pub fn args<'a>(&'a self, args: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+        self.first_args.iter().map(String::as_str).chain(args).collect()
+    }
+}
+
+// === impl Binaries ===
+
+impl Binaries {
+    /// Finds the programs, building them first if that has never been done.
+    ///
+    /// # Caveats
+    /// Blocks, for some minutes when it builds; it reports on stderr then.
+    pub fn find() -> anyhow::Result<Self> {
+        let assets = std::env::var_os(ASSETS).filter(|value| !value.is_empty()).map(PathBuf::from);
+        if let Some(folder) = &assets {
+            ensure!(folder.is_dir(), "{ASSETS} is {}, which is not a folder", folder.display());
+        }
+        let mut binaries = Self { assets, multi_call: None };
+        if Component::CONTROL_PLANE.iter().any(|component| binaries.asset(*component).is_none()) {
+            binaries.multi_call = Some(build::multi_call()?);
+        }
+        Ok(binaries)
+    }
+
+    /// How to run `component`.
+    pub fn tool(&self, component: Component) -> anyhow::Result<Tool> {
+        if let Some(program) = self.asset(component) {
+            return Ok(Tool { program, first_args: Vec::new() });
+        }
+        let program = self.multi_call.clone().with_context(|| format!("{ASSETS} has no {}", component.name()))?;
+        Ok(Tool { program, first_args: vec![component.name().to_owned()] })
+    }
+
+    fn asset(&self, component: Component) -> Option<PathBuf> {
+        let program = self.assets.as_ref()?.join(component.name());
+        program.is_file().then_some(program)
+    }
+}

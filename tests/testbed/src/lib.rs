@@ -1,0 +1,36 @@
+//! What the tests of `verteil-token-operator` stand on: nothing here is mocked that could be real.
+//!
+//! - [`ControlPlane`]: etcd, kube-apiserver and kube-controller-manager as child processes on loopback ports, with the
+//!   faults a cluster can have (restart, freeze, compaction).
+//! - [`Issuer`]: an OAuth2 token endpoint that keeps every request and answers whatever a test scripts.
+//! - [`process::Child`]: a child process that never outlives the test process, however that one ends.
+//! - [`World`]: one test's namespace, issuer and operators, explained when the test fails.
+//! - [`wait`]: waiting for a condition, and asserting that one keeps holding, with a reason on failure.
+//!
+//! Unix only. The first use builds the control plane's binaries with Go (see [`binaries`]).
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a fixture lives by the real clocks, and where it cannot do its work it has no better answer than to fail the test"
+)]
+
+pub mod binaries;
+pub mod control_plane;
+pub mod issuer;
+pub mod plain_http;
+pub mod ports;
+pub mod process;
+mod random;
+pub mod wait;
+pub mod world;
+
+pub use control_plane::{ControlPlane, Options};
+pub use issuer::{Answer, Issuer, Recorded};
+pub use process::{Child, Signal};
+pub use wait::{eventually, never, until};
+pub use world::World;

@@ -1,0 +1,138 @@
+//! The operator as a process of its own, which can be killed, stopped and started again.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::{PATIENCE, World};
+use crate::ports::free_port;
+use crate::{Child, Signal, eventually, plain_http};
+
+/// The chart's rules: what the operator may do in production is what it may do here.
+const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/verteil-token-operator/files/rules.yaml");
+
+static OPERATORS: AtomicUsize = AtomicUsize::new(0);
+
+/// Flags beside those that every operator under test has.
+pub type OperatorFlags<'a> = &'a [&'a str];
+
+/// A running operator.
+pub struct Operator {
+    child: Child,
+    http: String,
+}
+
+// === impl World ===
+
+impl World {
+    /// Starts the binary `program` for this namespace and waits until it is ready. http and any host are allowed.
+    pub async fn operator(&self, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {
+        let flags: Vec<&str> = ["--allow-http", "--allowed-issuer-hosts=*"].iter().chain(flags).copied().collect();
+        self.bare_operator(program, &flags).await
+    }
+
+    /// The same without leave to use http and any host.
+    pub async fn bare_operator(&self, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {
+        let operator = self.start_operator(program, flags);
+        operator.wait_until_ready().await;
+        operator
+    }
+
+    /// Starts it, and does not wait.
+    pub fn start_operator(&self, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {
+        let kubeconfig = self.operator_kubeconfig();
+        let http = format!("127.0.0.1:{}", free_port().expect("a port"));
+        let namespaces = format!("--namespaces={}", self.namespace);
+        let listen = format!("--http-listen={http}");
+        let base = [namespaces.as_str(), listen.as_str(), "--log-filter=info,verteil_token_operator=debug"];
+        let number = OPERATORS.fetch_add(1, Ordering::Relaxed);
+        let child = Child::spawn(
+            "the operator",
+            program.as_ref(),
+            base.iter().chain(flags),
+            &[("KUBECONFIG", &kubeconfig.to_string_lossy()), ("NO_PROXY", "127.0.0.1")],
+            &self.dir.path().join(format!("operator-{number}.log")),
+        )
+        .expect("the operator starts");
+        Operator { child, http }
+    }
+
+    /// A kubeconfig that may do what the chart's Role allows in this namespace.
+    #[must_use]
+    pub fn operator_kubeconfig(&self) -> PathBuf {
+        let (user, groups) = service_account(&self.namespace);
+        let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+        self.cluster.kubeconfig_for(&user, &groups).expect("a kubeconfig")
+    }
+}
+
+// === impl Operator ===
+
+impl Operator {
+    /// SIGKILL: a crash.
+    pub fn kill(self) {
+        self.child.kill();
+    }
+
+    /// SIGTERM, and waits for the end; the exit code.
+    pub async fn terminate(self) -> Option<i32> {
+        self.child.signal(Signal::TERM).expect("it runs");
+        self.child.wait(Duration::from_secs(40)).await.and_then(|status| status.code())
+    }
+
+    /// The process.
+    #[must_use]
+    pub const fn process(&self) -> &Child {
+        &self.child
+    }
+
+    /// What it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.child.log()
+    }
+
+    /// GET of one of its paths: status code and body.
+    pub async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let answer = plain_http::get(&format!("http://{}{path}", self.http)).await?;
+        Ok((answer.status, answer.body))
+    }
+
+    /// The value of a metric, by its name with labels as printed.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics").await.ok()?;
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// Waits for /readyz.
+    pub async fn wait_until_ready(&self) {
+        eventually("the operator to be ready", PATIENCE, async || match self.get("/readyz").await {
+            Ok((200, _)) => Ok(()),
+            Ok((code, body)) => Err(format!("{code} {body}")),
+            Err(error) => {
+                assert!(self.child.is_running(), "the operator has ended:\n{}", self.child.log_tail(30));
+                Err(format!("{error:#}"))
+            }
+        })
+        .await;
+    }
+}
+
+/// The chart's ServiceAccount, as the apiserver sees it.
+fn service_account(namespace: &str) -> (String, [String; 2]) {
+    (
+        format!("system:serviceaccount:{namespace}:verteil-token-operator"),
+        ["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")],
+    )
+}
+
+/// The chart's rules in a Role, bound to its ServiceAccount.
+pub(super) fn role(namespace: &str) -> String {
+    let rules = std::fs::read_to_string(RULES).expect("the chart's rules");
+    format!(
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: verteil-token-operator}}\nrules:\n{rules}\n---\n\
+         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: verteil-token-operator}}\n\
+         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: verteil-token-operator}}\n\
+         subjects: [{{kind: ServiceAccount, name: verteil-token-operator, namespace: {namespace}}}]\n"
+    )
+}
