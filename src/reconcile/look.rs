@@ -214,8 +214,10 @@ impl Pass<'_> {
 
 /// The record of a Secret under its former name: it is only to be written under the present one.
 fn moved(judged: Judged) -> Option<Judged> {
-    let Judged { stored: Stored::Held(held), content, trouble, seen } = judged else { return None };
-    Some(Judged { stored: Stored::Held(Held { tidy: false, ..held }), content, trouble, seen })
+    match judged.stored {
+        Stored::Held(held) => Some(Judged { stored: Stored::Held(Held { tidy: false, ..held }), ..judged }),
+        Stored::Absent { .. } | Stored::Terminating | Stored::Foreign | Stored::Unusable => None,
+    }
 }
 
 fn unsaved(issued: &Issued, judged: &Judged, inputs: Option<&Inputs>) -> Unsaved {

@@ -151,7 +151,9 @@ impl Pass<'_> {
             Reason::GenerationThrottled => {
                 let cause =
                     if found.is_empty() { "inputs, Secret or renew annotation change too often".into() } else { found };
-                format!("{cause}; tokens outside the schedule are issued at growing intervals")
+                let writer =
+                    view.judged.writer.as_deref().map(|w| format!(", last written by {w}")).unwrap_or_default();
+                format!("{cause}{writer}; tokens outside the schedule are issued at growing intervals")
             }
             Reason::TokenValid
             | Reason::Issuing

@@ -4,7 +4,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::{Content, Ownership, annotation, build, key, ownership};
-use crate::api::{INPUT_SEAL_ANNOTATION, RECORD_SEAL_ANNOTATION, RENEWED_ANNOTATION, VerteilToken, VerteilTokenStatus};
+use crate::api::{
+    INPUT_SEAL_ANNOTATION, MANAGER, RECORD_SEAL_ANNOTATION, RENEWED_ANNOTATION, VerteilToken, VerteilTokenStatus,
+};
 use crate::decide::{Held, Stored};
 use crate::token::{AccessToken, InputSeal, Inputs, Record, RecordError, RecordSeal, Verdict};
 
@@ -16,6 +18,8 @@ pub struct Judged {
     pub content: Option<Content>,
     /// Why it holds none.
     pub trouble: Option<String>,
+    /// The field manager that wrote the Secret last.
+    pub writer: Option<String>,
     /// Tokens that it shows although its record does not count: an issuer may answer with one of them.
     pub seen: Vec<AccessToken>,
 }
@@ -42,7 +46,7 @@ pub fn judge(resource: &VerteilToken, secret: Option<&Secret>, inputs: Option<&I
         Err(error) => {
             let seen = tokens_in(secret);
             let trouble = Some(error.to_string());
-            return Judged { stored: Stored::Unusable, content: None, trouble, seen };
+            return Judged { stored: Stored::Unusable, content: None, trouble, writer: last_writer(secret), seen };
         }
     };
     let written = annotation(secret, INPUT_SEAL_ANNOTATION);
@@ -69,11 +73,11 @@ pub fn judge(resource: &VerteilToken, secret: Option<&Secret>, inputs: Option<&I
     };
     let tidy = build(resource, Some(secret), &content) == *secret;
     let held = Held { validity: content.record.validity(), seal: RecordSeal::of(&content.record), current, tidy };
-    Judged { stored: Stored::Held(held), content: Some(content), trouble: None, seen: Vec::new() }
+    Judged { stored: Stored::Held(held), content: Some(content), trouble: None, writer: None, seen: Vec::new() }
 }
 
 fn without_content(stored: Stored, trouble: Option<String>) -> Judged {
-    Judged { stored, content: None, trouble, seen: Vec::new() }
+    Judged { stored, content: None, trouble, writer: None, seen: Vec::new() }
 }
 
 /// The record, and whether the annotated seal vouches for it. Without the annotation the status' copy does; with neither, a
@@ -95,6 +99,13 @@ fn kept_or_made(secret: &Secret, record: &Record) -> String {
     annotation(secret, RECORD_SEAL_ANNOTATION)
         .filter(|text| RecordSeal::check(text, record) == Verdict::Unknown)
         .map_or_else(|| RecordSeal::of(record).as_str().to_owned(), str::to_owned)
+}
+
+/// Who else wrote to the Secret, last.
+fn last_writer(secret: &Secret) -> Option<String> {
+    let writes = secret.metadata.managed_fields.iter().flatten();
+    let others = writes.filter(|entry| entry.manager.as_deref() != Some(MANAGER));
+    others.max_by_key(|entry| entry.time.as_ref().map(|time| time.0)).and_then(|entry| entry.manager.clone())
 }
 
 fn tokens_in(secret: &Secret) -> Vec<AccessToken> {

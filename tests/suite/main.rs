@@ -9,6 +9,9 @@
 )]
 
 mod crd;
+mod inputs;
+mod record;
+mod renew;
 mod restart;
 
 /// The operator's binary, built by cargo for these tests.

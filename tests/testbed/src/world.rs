@@ -17,7 +17,7 @@ use tokio::sync::OnceCell;
 use verteil_token_operator::api::{VerteilToken, VerteilTokenStatus, crd};
 use verteil_token_operator::decide::condition;
 
-pub use in_process::InProcess;
+pub use in_process::{InProcess, TestClock};
 pub use operator::{Operator, OperatorFlags};
 
 use crate::{ControlPlane, Issuer, eventually};
