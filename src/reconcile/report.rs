@@ -185,10 +185,12 @@ impl Pass<'_> {
         let old = self.token.status.as_ref();
         let issued = self.issued().filter(|_| view.unsaved.as_ref().is_some_and(|unsaved| unsaved.saved));
         let Some(issued) = issued else {
-            // Issued and saved by a process that did not live to say so.
+            // Issued and saved by a process that did not live to say so: its claim, or a younger token than the known one, tells.
             let known = old.and_then(|s| s.issued_at.as_ref()).map(|time| time.0);
-            if known.is_some_and(|known| held.validity.issued_at > known) {
+            let claimed = old.is_some_and(|s| s.claim.is_some());
+            if known.map_or(claimed, |known| held.validity.issued_at > known) {
                 status.tokens_issued = Some(status.tokens_issued.unwrap_or_default().saturating_add(1));
+                status.last_request_time = Some(Time(held.validity.issued_at));
             }
             return;
         };

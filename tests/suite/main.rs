@@ -8,7 +8,9 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod crashes;
 mod crd;
+mod faults;
 mod inputs;
 mod record;
 mod renew;

@@ -3,6 +3,7 @@
 //! - [`ControlPlane`]: etcd, kube-apiserver and kube-controller-manager as child processes on loopback ports, with the
 //!   faults a cluster can have (restart, freeze, compaction).
 //! - [`Issuer`]: an OAuth2 token endpoint that keeps every request and answers whatever a test scripts.
+//! - [`Proxy`]: between one operator and the apiserver, with faults at any call.
 //! - [`process::Child`]: a child process that never outlives the test process, however that one ends.
 //! - [`World`]: one test's namespace, issuer and operators, explained when the test fails.
 //! - [`wait`]: waiting for a condition, and asserting that one keeps holding, with a reason on failure.
@@ -25,6 +26,7 @@ pub mod issuer;
 pub mod plain_http;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 mod random;
 pub mod wait;
 pub mod world;
@@ -32,5 +34,6 @@ pub mod world;
 pub use control_plane::{ControlPlane, Options};
 pub use issuer::{Answer, Issuer, Recorded};
 pub use process::{Child, Signal};
+pub use proxy::Proxy;
 pub use wait::{eventually, never, until};
 pub use world::World;

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use super::{PATIENCE, World};
 use crate::ports::free_port;
-use crate::{Child, Signal, eventually, plain_http};
+use crate::{Child, Proxy, Signal, eventually, plain_http};
 
 /// The chart's rules: what the operator may do in production is what it may do here.
 const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/verteil-token-operator/files/rules.yaml");
+
+/// The issuer of a test speaks http on loopback.
+const ALLOW_ALL: [&str; 2] = ["--allow-http", "--allowed-issuer-hosts=*"];
 
 static OPERATORS: AtomicUsize = AtomicUsize::new(0);
 
@@ -27,20 +30,35 @@ pub struct Operator {
 impl World {
     /// Starts the binary `program` for this namespace and waits until it is ready. http and any host are allowed.
     pub async fn operator(&self, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {
-        let flags: Vec<&str> = ["--allow-http", "--allowed-issuer-hosts=*"].iter().chain(flags).copied().collect();
-        self.bare_operator(program, &flags).await
+        let operator = self.start_operator(program, flags);
+        operator.wait_until_ready().await;
+        operator
     }
 
     /// The same without leave to use http and any host.
     pub async fn bare_operator(&self, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {
-        let operator = self.start_operator(program, flags);
+        let operator = self.start_operator_with(&self.operator_kubeconfig(), program, flags);
         operator.wait_until_ready().await;
         operator
     }
 
     /// Starts it, and does not wait.
     pub fn start_operator(&self, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {
-        let kubeconfig = self.operator_kubeconfig();
+        self.start_operator_with(&self.operator_kubeconfig(), program, &allowing_all(flags))
+    }
+
+    /// Starts it behind `proxy`, and does not wait.
+    pub fn operator_behind(&self, proxy: &Proxy, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {
+        self.start_operator_with(&proxy.kubeconfig(), program, &allowing_all(flags))
+    }
+
+    /// A proxy for one operator of this world.
+    #[must_use]
+    pub fn proxy(&self) -> Proxy {
+        Proxy::start(&self.operator_kubeconfig()).expect("a proxy")
+    }
+
+    fn start_operator_with(&self, kubeconfig: &Path, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {
         let http = format!("127.0.0.1:{}", free_port().expect("a port"));
         let namespaces = format!("--namespaces={}", self.namespace);
         let listen = format!("--http-listen={http}");
@@ -116,6 +134,10 @@ impl Operator {
         })
         .await;
     }
+}
+
+fn allowing_all<'a>(flags: OperatorFlags<'a>) -> Vec<&'a str> {
+    ALLOW_ALL.iter().chain(flags).copied().collect()
 }
 
 /// The chart's ServiceAccount, as the apiserver sees it.
