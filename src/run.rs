@@ -176,6 +176,7 @@ async fn work(
         {
             let key = Key { namespace: gone.namespace.clone().unwrap_or_default(), name: gone.name.clone() };
             context.memory.forget(&key, context.clock.now());
+            context.permits.withdraw(&key);
         }
         std::future::ready(())
     });

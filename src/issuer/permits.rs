@@ -1,7 +1,7 @@
 //! How many requests may be in flight to one host. Who finds none free is told when one is, and holds nothing meanwhile.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -32,8 +32,12 @@ pub struct Permit {
 #[derive(Default)]
 struct Host {
     in_flight: usize,
+    /// Rung for: each has a permit kept for it until it comes or withdraws.
+    reserved: HashSet<Key>,
+    /// The line, and where each stands in it.
+    waiting: BTreeMap<(Priority, u64), Key>,
+    places: HashMap<Key, (Priority, u64)>,
     arrivals: u64,
-    waiting: BTreeSet<(Priority, u64, Key)>,
 }
 
 // === impl Permits ===
@@ -45,30 +49,78 @@ impl Permits {
         Arc::new(Self { per_host: per_host.max(1), hosts: Mutex::default(), bell })
     }
 
-    /// A permit for `host`, or a place in its line.
+    /// A permit for `host`, or a place in its line. Who has a place must come when it is rung for, or [withdraw](Self::withdraw).
     pub fn obtain(self: &Arc<Self>, host: &str, key: &Key, priority: Priority) -> Option<Permit> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = self.lock();
         let entry = hosts.entry(host.to_owned()).or_default();
-        entry.waiting.retain(|(_, _, waiting)| waiting != key);
-        if entry.in_flight < self.per_host {
+        if entry.reserved.remove(key) || entry.in_flight + entry.reserved.len() < self.per_host {
+            entry.leave(key);
             entry.in_flight += 1;
             return Some(Permit { permits: Arc::clone(self), host: host.to_owned() });
         }
-        entry.arrivals += 1;
-        entry.waiting.insert((priority, entry.arrivals, key.clone()));
+        entry.stand(key, priority);
         None
+    }
+
+    /// `key` wants no permit any more: its place, or the permit kept for it, goes to the next.
+    pub fn withdraw(&self, key: &Key) {
+        self.lock().retain(|_, host| {
+            host.leave(key);
+            if host.reserved.remove(key) {
+                self.ring(host);
+            }
+            !host.is_idle()
+        });
+    }
+
+    /// Rings for those whose turn it is.
+    fn ring(&self, host: &mut Host) {
+        while host.in_flight + host.reserved.len() < self.per_host {
+            let Some((_, next)) = host.waiting.pop_first() else { return };
+            host.places.remove(&next);
+            host.reserved.insert(next.clone());
+            // Nobody listens any more only when the process ends.
+            drop(self.bell.send(next));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Host>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Host ===
+
+impl Host {
+    fn stand(&mut self, key: &Key, priority: Priority) {
+        // Who stands already keeps the place, unless it has become more urgent.
+        if self.places.get(key).is_some_and(|(stands, _)| *stands <= priority) {
+            return;
+        }
+        self.leave(key);
+        self.arrivals += 1;
+        self.waiting.insert((priority, self.arrivals), key.clone());
+        self.places.insert(key.clone(), (priority, self.arrivals));
+    }
+
+    fn leave(&mut self, key: &Key) {
+        if let Some(place) = self.places.remove(key) {
+            self.waiting.remove(&place);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_flight == 0 && self.reserved.is_empty() && self.waiting.is_empty()
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut hosts = self.permits.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = self.permits.lock();
         let Some(entry) = hosts.get_mut(&self.host) else { return };
         entry.in_flight = entry.in_flight.saturating_sub(1);
-        if let Some((_, _, next)) = entry.waiting.pop_first() {
-            // Nobody listens any more only when the process ends.
-            drop(self.permits.bell.send(next));
-        } else if entry.in_flight == 0 {
+        self.permits.ring(entry);
+        if entry.is_idle() {
             hosts.remove(&self.host);
         }
     }
@@ -99,5 +151,25 @@ mod tests {
             drop(permits.obtain("h", &key(expected), Priority::Renewal));
         }
         assert!(rings.try_recv().is_err());
+    }
+
+    #[test]
+    fn who_is_rung_for_and_does_not_come_passes_the_permit_on() {
+        let (bell, mut rings) = tokio::sync::mpsc::unbounded_channel();
+        let permits = Permits::new(1, bell);
+        let held = permits.obtain("h", &key("a"), Priority::Renewal);
+        for name in ["b", "c"] {
+            assert!(permits.obtain("h", &key(name), Priority::Renewal).is_none());
+        }
+        drop(held);
+        // The permit is kept for b: nobody else takes it.
+        assert_eq!(rings.try_recv().ok(), Some(key("b")));
+        assert!(permits.obtain("h", &key("d"), Priority::Urgent).is_none());
+        permits.withdraw(&key("b"));
+        assert_eq!(rings.try_recv().ok(), Some(key("d")));
+        permits.withdraw(&key("c"));
+        drop(permits.obtain("h", &key("d"), Priority::Urgent));
+        assert!(rings.try_recv().is_err());
+        assert!(permits.lock().is_empty());
     }
 }

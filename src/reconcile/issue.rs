@@ -69,7 +69,7 @@ impl Pass<'_> {
             };
         let priority = priority(view);
         let Some(_permit) = self.ctx.permits.obtain(&host_of(&exchange.url), &self.key, priority) else {
-            return Ok(Step::Rest);
+            return Ok(Step::Queued);
         };
         if let Some(step) = self.dry_run(fetched, view).await? {
             return Ok(step);

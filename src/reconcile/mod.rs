@@ -89,7 +89,9 @@ enum Step {
     LookAgain,
     /// It cannot be done now.
     Blocked { trouble: Trouble, until: Option<Timestamp> },
-    /// Nothing more to do until a bell rings.
+    /// In the line for a permit, whose bell will ring.
+    Queued,
+    /// Nothing more to do.
     Rest,
 }
 
@@ -104,16 +106,33 @@ impl Context {
 /// Looks at `token` once and does what is due. Returns when to look again at the latest.
 pub async fn reconcile(token: &VerteilToken, ctx: &Context) -> Result<Action, ApiError> {
     let key = Key::of(token);
+    let next = reconcile_once(token, ctx, &key).await;
+    if !matches!(next, Ok(Next::InLine)) {
+        ctx.permits.withdraw(&key);
+    }
+    match next? {
+        Next::Look(action) => Ok(action),
+        Next::InLine => Ok(Action::requeue(LONGEST_SLEEP)),
+    }
+}
+
+/// How a pass ends.
+enum Next {
+    Look(Action),
+    InLine,
+}
+
+async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Result<Next, ApiError> {
     let stale = |written: u64| !crate::cluster::is_as_new_as(token, written);
-    if ctx.memory.peek(&key, |entry| entry.written.is_some_and(stale)).unwrap_or_default() {
-        return Ok(Action::requeue(STALE_SLEEP));
+    if ctx.memory.peek(key, |entry| entry.written.is_some_and(stale)).unwrap_or_default() {
+        return Ok(Next::Look(Action::requeue(STALE_SLEEP)));
     }
     if let Some(until) = settled_until(token, ctx) {
-        return Ok(sleep_until(until, ctx.clock.now()));
+        return Ok(Next::Look(sleep_until(until, ctx.clock.now())));
     }
-    let mut pass = Pass { ctx, key, token: token.clone() };
+    let mut pass = Pass { ctx, key: key.clone(), token: token.clone() };
     let mut fetched = match pass.fetch().await {
-        Err(error @ ApiError::Forbidden { .. }) => return pass.forbidden(&error).await,
+        Err(error @ ApiError::Forbidden { .. }) => return pass.forbidden(&error).await.map(Next::Look),
         fetched => fetched?,
     };
     for _ in 0..MOST_ROUNDS {
@@ -127,9 +146,9 @@ pub async fn reconcile(token: &VerteilToken, ctx: &Context) -> Result<Action, Ap
         }
         tracing::debug!(?decision, "decided");
         let step = match decision {
-            Decision::Leave => return Ok(Action::requeue(LONGEST_SLEEP)),
-            Decision::Settled { until } => return pass.settled(&fetched, &view, until).await,
-            Decision::Blocked { by, until } => return pass.blocked(&view, by, until).await,
+            Decision::Leave => return Ok(Next::Look(Action::requeue(LONGEST_SLEEP))),
+            Decision::Settled { until } => return pass.settled(&fetched, &view, until).await.map(Next::Look),
+            Decision::Blocked { by, until } => return pass.blocked(&view, by, until).await.map(Next::Look),
             Decision::Repair => pass.repair(&mut fetched, &view).await?,
             Decision::Save => pass.save(&mut fetched, &view).await?,
             Decision::Request { reason, takeover } => pass.issue(&mut fetched, &view, reason, takeover).await?,
@@ -138,15 +157,16 @@ pub async fn reconcile(token: &VerteilToken, ctx: &Context) -> Result<Action, Ap
             Step::Decide => {}
             Step::LookAgain => {
                 if !pass.reload().await? {
-                    return Ok(Action::await_change());
+                    return Ok(Next::Look(Action::await_change()));
                 }
                 fetched = pass.fetch_all().await?;
             }
             Step::Blocked { trouble, until } => {
                 let view = pass.view(&fetched);
-                return pass.troubled(&view, trouble, until).await;
+                return pass.troubled(&view, trouble, until).await.map(Next::Look);
             }
-            Step::Rest => return Ok(Action::requeue(LONGEST_SLEEP)),
+            Step::Queued => return Ok(Next::InLine),
+            Step::Rest => return Ok(Next::Look(Action::requeue(LONGEST_SLEEP))),
         }
     }
     Err(ApiError::Conflict { call: "reconcile" })

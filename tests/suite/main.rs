@@ -12,6 +12,8 @@ mod crashes;
 mod crd;
 mod faults;
 mod inputs;
+mod midway;
+mod overlap;
 mod record;
 mod renew;
 mod restart;
