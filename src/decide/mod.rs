@@ -8,7 +8,7 @@ mod reason;
 mod report;
 
 pub use claim::{CLAIM_SLACK, ClaimView, SAVE_RESERVE, claim_seconds, covers_request, view_claim};
-pub use pace::{FailureClass, LAST_SECOND_DELAY, SHORTEST_GAP, brake, held_until, jittered, unscheduled_after};
+pub use pace::{FailureClass, LAST_SECOND_DELAY, SHORTEST_GAP, brake, gap_end, jittered, unscheduled_after};
 pub use reason::Reason;
 pub use report::{HeldFacts, Report, Standing, TOKEN_EXPIRED_GRACE, Trouble, condition, holds, next_status};
 
@@ -216,7 +216,7 @@ fn request(now: Timestamp, reason: IssueReason, wanted: &Wanted, pace: &Pace) ->
     if !pace.leading {
         return Decision::Leave;
     }
-    let gap_after = |gap| pace.last_request.map(|last| held_until(last, gap, now));
+    let gap_after = |gap| pace.last_request.and_then(|last| gap_end(last, gap, now));
     wait(now, gap_after(brake(reason, pace.unscheduled)), Block::Reason(Reason::GenerationThrottled))
         .or_else(|| wait(now, pace.not_before, Block::Backoff))
         .or_else(|| wait(now, pace.write_not_before, Block::Backoff))

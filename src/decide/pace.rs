@@ -113,10 +113,11 @@ pub fn unscheduled_after(reason: IssueReason, unscheduled: u32) -> u32 {
     }
 }
 
-/// `start` plus `wait`, but at most `wait` from `now`: a clock that was set back must not stall anything for longer.
+/// The end of a gap that began at `start`. None if `start` lies ahead: the clock was set back, and a gap that nobody can date
+/// must not stall anything; the request that follows dates it anew.
 #[must_use]
-pub fn held_until(start: Timestamp, wait: SignedDuration, now: Timestamp) -> Timestamp {
-    start.min(now).saturating_add(wait).unwrap_or(Timestamp::MAX)
+pub fn gap_end(start: Timestamp, gap: SignedDuration, now: Timestamp) -> Option<Timestamp> {
+    (start <= now).then(|| start.saturating_add(gap).unwrap_or(Timestamp::MAX))
 }
 
 #[cfg(test)]

@@ -167,11 +167,12 @@ impl Pass<'_> {
         };
         let told = Trouble::told_by(status).map(|trouble| longest_wait(trouble.reason));
         let latest = now.saturating_add(told.unwrap_or(longest_wait(Reason::RequestRefused))).unwrap_or(Timestamp::MAX);
-        let not_before = status.next_attempt_time.as_ref().map(|time| time.0.min(latest)).max(entry.not_before);
+        let not_before = status.next_attempt_time.as_ref().map(|time| time.0).max(entry.not_before);
         Pace {
             leading: *self.ctx.leading.borrow(),
-            not_before: not_before.filter(|_| !lifted),
-            write_not_before: entry.refused_writes.map(|(_, until)| until),
+            // A clock that was set back must not stall anything for long.
+            not_before: not_before.filter(|_| !lifted).map(|until| until.min(latest)),
+            write_not_before: entry.refused_writes.map(|(_, until)| until.min(latest)),
             last_request: status.last_request_time.as_ref().map(|time| time.0).max(entry.last_request),
             unscheduled: status.unscheduled_issues.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
             claim: self.claim_view(entry, status, now),

@@ -137,14 +137,14 @@ async fn crashes_at_random_moments_through_two_hundred_issuances_lose_nothing_un
     drop(last);
     let total = world.issuer.count();
     world.stays_at(total).await;
-    let mut lost = 0;
+    let mut in_vain = 0;
     for name in &names {
-        let more = world.issuer.count_for(name) - 1;
+        let extra = world.issuer.count_for(name) - 1;
         // An event may die with the process that posts it; then the next takeover posts another.
-        assert!(more == 0 || ambiguous_events(&world, name).await > 0, "{name} took {more} more requests, uncounted");
-        lost += more;
+        assert!(extra == 0 || ambiguous_events(&world, name).await > 0, "{name} took {extra} requests more, uncounted");
+        in_vain += extra;
     }
     // Only what was in flight when a crash came can be lost: eight requests at a time.
-    assert!(lost <= 8 * (crashes + 1), "{lost} requests more after {crashes} crashes");
-    println!("{RESOURCES} issuances, {crashes} crashes, {lost} requests more");
+    assert!(in_vain <= 8 * (crashes + 1), "{in_vain} requests more after {crashes} crashes");
+    println!("{RESOURCES} issuances, {crashes} crashes, {in_vain} requests more");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
 use testbed::world::{PATIENCE, USERNAME};
 use testbed::{ControlPlane, Options, World, eventually};
@@ -108,7 +108,7 @@ async fn a_namespace_deleted_in_mid_issuance_ends_without_a_storm() {
 #[tokio::test]
 async fn a_quota_used_up_between_dry_run_and_write_costs_time_and_no_token() {
     let (world, operator) = in_mid_issuance().await;
-    let used = world.secrets().list(&Default::default()).await.unwrap().items.len();
+    let used = world.secrets().list(&ListParams::default()).await.unwrap().items.len();
     let quota = json!({
         "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"},
         "spec": {"hard": {"count/secrets": used.to_string()}},
