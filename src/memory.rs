@@ -39,6 +39,8 @@ pub struct Entry {
     pub not_before: Option<Timestamp>,
     /// When the last request went out.
     pub last_request: Option<Timestamp>,
+    /// When the last request that brought a token went out.
+    pub last_issue: Option<Timestamp>,
     /// The claim that this process made last.
     pub claim: Option<OwnClaim>,
     /// Somebody else's claim, and when it was first seen.

@@ -183,6 +183,7 @@ impl Pass<'_> {
         let issued = Issued { content, reason, repeated, requested_at, trouble: view.judged.trouble.clone() };
         self.ctx.memory.with(&self.key, |entry| {
             entry.issued = Some(issued.into());
+            entry.last_issue = Some(requested_at);
             entry.lifeless_answers = 0;
             entry.not_before = None;
             entry.attempted = None;

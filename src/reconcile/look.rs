@@ -168,11 +168,13 @@ impl Pass<'_> {
         let told = Trouble::told_by(status).map(|trouble| longest_wait(trouble.reason));
         let latest = now.saturating_add(told.unwrap_or(longest_wait(Reason::RequestRefused))).unwrap_or(Timestamp::MAX);
         let not_before = status.next_attempt_time.as_ref().map(|time| time.0.min(latest)).max(entry.not_before);
+        let told_issue = status.last_request_time.as_ref().map(|time| time.0);
         Pace {
             leading: *self.ctx.leading.borrow(),
             not_before: not_before.filter(|_| !lifted),
             write_not_before: entry.refused_writes.map(|(_, until)| until),
-            last_request: status.last_request_time.as_ref().map(|time| time.0).max(entry.last_request),
+            last_request: told_issue.max(entry.last_request),
+            last_issue: told_issue.max(entry.last_issue),
             unscheduled: status.unscheduled_issues.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
             claim: self.claim_view(entry, status, now),
         }
