@@ -11,8 +11,10 @@
 mod admission;
 mod crashes;
 mod crd;
+mod events;
 mod faults;
 mod inputs;
+mod kubectl;
 mod record;
 mod renew;
 mod restart;
