@@ -18,6 +18,7 @@ mod kubectl;
 mod record;
 mod renew;
 mod restart;
+mod wire;
 
 /// The operator's binary, built by cargo for these tests.
 const OPERATOR: &str = env!("CARGO_BIN_EXE_verteil-token-operator");
