@@ -56,7 +56,7 @@ fn url(url: impl Into<String>) -> Value {
 }
 
 fn credentials(reference: Value) -> Value {
-    json!({"credentialsSecretRef": reference})
+    Value::from_iter([("credentialsSecretRef", reference)])
 }
 
 #[tokio::test]
@@ -255,7 +255,9 @@ async fn the_password_never_goes_into_the_url() {
     let sent = |authentication: Option<&str>, parameters: Option<&str>| {
         let mut spec = json!({});
         for (field, value) in [("clientAuthentication", authentication), ("parametersIn", parameters)] {
-            value.map(|value| merge(&mut spec, json!({field: value})));
+            if let Some(value) = value {
+                merge(&mut spec, json!({field: value}));
+            }
         }
         spec
     };

@@ -9,6 +9,7 @@
 )]
 
 mod admission;
+mod bad_objects;
 mod crashes;
 mod crd;
 mod events;
