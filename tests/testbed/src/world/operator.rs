@@ -136,7 +136,7 @@ impl Operator {
     }
 }
 
-fn allowing_all<'a>(flags: OperatorFlags<'a>) -> Vec<&'a str> {
+fn allowing_all(flags: OperatorFlags<'_>) -> Vec<&str> {
     ALLOW_ALL.iter().chain(flags).copied().collect()
 }
 
