@@ -37,8 +37,10 @@ pub struct Entry {
     pub attempted: Option<Attempt>,
     /// End of the wait after a failed attempt, in case the status could not be written.
     pub not_before: Option<Timestamp>,
-    /// When the last request went out.
-    pub last_request: Option<Timestamp>,
+    /// When the last request went out, by the clock that nobody can set.
+    pub last_request: Option<Duration>,
+    /// When the last request that brought a token went out, by the same clock.
+    pub last_issue: Option<Duration>,
     /// The claim that this process made last.
     pub claim: Option<OwnClaim>,
     /// Somebody else's claim, and when it was first seen.

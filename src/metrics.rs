@@ -152,9 +152,10 @@ impl Metrics {
         self.unsaved.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// So many resources cannot be read.
-    pub fn set_undecodable(&self, count: usize) {
-        self.undecodable.set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// Of the resources of one watch, `now` cannot be read, where `before` could not.
+    pub fn undecodable_changed(&self, before: usize, now: usize) {
+        let count = |n| i64::try_from(n).unwrap_or(i64::MAX);
+        self.undecodable.inc_by(count(now).saturating_sub(count(before)));
     }
 
     /// A pass is over; `error` is its class if it failed.

@@ -262,7 +262,6 @@ fn announce_reuse(stores: &[Store<Tokens>], context: &Context) {
             "Loaded valid token. Expires in {expires_in_seconds} seconds ({expires_in_hours} hours)"
         );
     }
-    context.metrics.set_undecodable(undecodable);
     tracing::info!(
         resources,
         valid_tokens = valid,

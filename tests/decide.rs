@@ -91,9 +91,10 @@ prop_compose! {
     fn any_pace()(
         leading in prop::bool::weighted(0.8), not_before in prop::option::of(any_time()),
         write_not_before in prop::option::weighted(0.2, any_time()), last_request in prop::option::of(any_time()),
+        last_issue in prop::option::of(any_time()),
         unscheduled in prop_oneof![0u32..8, any::<u32>()], claim in any_claim(),
     ) -> Pace {
-        Pace { leading, not_before, write_not_before, last_request, unscheduled, claim }
+        Pace { leading, not_before, write_not_before, last_request, last_issue, unscheduled, claim }
     }
 }
 
@@ -104,6 +105,7 @@ fn free() -> Pace {
         not_before: None,
         write_not_before: None,
         last_request: None,
+        last_issue: None,
         unscheduled: 0,
         claim: ClaimView::Free,
     }
@@ -299,6 +301,27 @@ proptest! {
         // 5 s, 1 min, 5 min, 15 min, then one each 15 minutes at the most.
         prop_assert!(issued <= 4 + 86_400 / 900, "{issued}");
     }
+}
+
+/// A request that failed has its own wait, which a brake of up to an hour would hide.
+#[test]
+fn a_request_that_failed_does_not_start_the_brake() {
+    let wanted = Wanted {
+        deleting: false,
+        suspended: false,
+        renew_before: SignedDuration::ZERO,
+        issuer_repeats: false,
+        renew_pending: false,
+        obstacle: None,
+    };
+    let stored = Stored::Unusable;
+    let pace = Pace { last_request: Some(at(NOW - 10)), last_issue: None, unscheduled: 8, ..free() };
+    let request = Decision::Request { reason: IssueReason::RecordInvalid, takeover: false };
+    assert_eq!(decide(at(NOW), &wanted, &stored, None, &pace), request);
+    let pace = Pace { last_issue: Some(at(NOW - 10)), ..pace };
+    let throttled = Block::Reason(Reason::GenerationThrottled);
+    let until = Some(at(NOW - 10 + 3600));
+    assert_eq!(decide(at(NOW), &wanted, &stored, None, &pace), Decision::Blocked { by: throttled, until });
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub struct VerteilTokenSpec {
     /// user name, password or fragment. An http URL is held back unless the operator runs with --allow-http.
     #[serde(rename = "tokenURL")]
     #[schemars(length(min = 1, max = 2048))]
-    #[x_kube(validation = Rule::new("isURL(self) && self.matches('^https?://[^/?#]')").message("write an absolute URL that starts with https://, such as https://api.stage.verteil.com/oauth2/token"))]
+    #[x_kube(validation = Rule::new("isURL(self) && self.matches('^https?://[^/?#:]')").message("write an absolute URL that starts with https://, such as https://api.stage.verteil.com/oauth2/token"))]
     #[x_kube(validation = Rule::new("!self.matches('^[^/?#]*//[^/?#]*@')").message("no user name or password belongs into the URL: put them into the Secret that credentialsSecretRef names"))]
     #[x_kube(validation = Rule::new("!self.contains('#')").message("a token endpoint has no fragment (RFC 6749 section 3.2): leave out the part from # on"))]
     pub token_url: String,
@@ -94,17 +94,17 @@ pub struct VerteilTokenSpec {
 pub struct CredentialsSecretRef {
     /// Name of the Secret, in the resource's own namespace.
     #[schemars(length(max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("write the name of a Secret in this namespace: lower case letters, digits, '-' and '.', such as verteil-credentials"))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("write the name of a Secret in this namespace: lower case letters, digits, '-' and '.', such as verteil-credentials"))]
     pub name: String,
     /// Key of the user name (client_id).
     #[serde(default = "default_username_key")]
     #[schemars(length(max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$')").message("write a key of the Secret: letters, digits, '-', '_' and '.', such as username"))]
+    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')").message("write a key of the Secret: letters, digits, '-', '_' and '.', such as username"))]
     pub username_key: String,
     /// Key of the password (client_secret).
     #[serde(default = "default_password_key")]
     #[schemars(length(max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$')").message("write a key of the Secret: letters, digits, '-', '_' and '.', such as password"))]
+    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')").message("write a key of the Secret: letters, digits, '-', '_' and '.', such as password"))]
     pub password_key: String,
 }
 
@@ -145,7 +145,7 @@ pub struct SecretSpec {
     /// Name of the Secret; the resource's name if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("write the name of a Secret: lower case letters, digits, '-' and '.', such as verteil-token"))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("write the name of a Secret: lower case letters, digits, '-' and '.', such as verteil-token"))]
     pub name: Option<String>,
     /// Labels added to the Secret.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -35,6 +35,7 @@ pub fn tokens(
 ) -> (Store<Tokens>, impl Stream<Item = Result<Tokens, watcher::Error>> + Send + 'static, Listed) {
     let (reader, writer) = reflector::store();
     let (full, listed) = tokio::sync::watch::channel(false);
+    let (mut undecodable, counts) = (Undecodable::default(), Arc::clone(&metrics));
     let stream = watch(api::<Tokens>(client, namespace), config())
         .default_backoff()
         .modify(|token| {
@@ -43,6 +44,11 @@ pub fn tokens(
             token.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
         })
         .reflect(writer)
+        .inspect(move |event| {
+            if let Ok(event) = event {
+                undecodable.count(event, &counts);
+            }
+        })
         .inspect(move |event| match event {
             Ok(Event::Apply(DeserializeGuard(Ok(token))) | Event::InitApply(DeserializeGuard(Ok(token)))) => {
                 versions.add(token);
@@ -56,6 +62,13 @@ pub fn tokens(
         // Reported above; the stream goes on by itself.
         .filter(|item| future::ready(item.is_ok()));
     (reader, stream, listed)
+}
+
+/// The resources of one watch that cannot be read.
+#[derive(Default)]
+struct Undecodable {
+    known: HashSet<Key>,
+    listing: HashSet<Key>,
 }
 
 /// Rings for each resource whose token or credentials Secret has changed. Starts once the resources are `listed`.
@@ -96,6 +109,31 @@ pub fn secret_bells(
             }
         })
         .flat_map(stream::iter)
+}
+
+// === impl Undecodable ===
+
+impl Undecodable {
+    /// Keeps the metric true as resources come, change and go.
+    fn count(&mut self, event: &Event<Tokens>, metrics: &Metrics) {
+        let before = self.known.len();
+        match event {
+            Event::Init => self.listing.clear(),
+            Event::InitApply(token) => {
+                if token.0.is_err() {
+                    self.listing.insert(Key::of(token));
+                }
+            }
+            Event::InitDone => self.known = std::mem::take(&mut self.listing),
+            Event::Apply(token) if token.0.is_err() => {
+                self.known.insert(Key::of(token));
+            }
+            Event::Apply(token) | Event::Delete(token) => {
+                self.known.remove(&Key::of(token));
+            }
+        }
+        metrics.undecodable_changed(before, self.known.len());
+    }
 }
 
 fn config() -> watcher::Config {

@@ -88,6 +88,8 @@ pub struct Pace {
     pub write_not_before: Option<Timestamp>,
     /// When the last request went out.
     pub last_request: Option<Timestamp>,
+    /// When the last request that brought a token went out.
+    pub last_issue: Option<Timestamp>,
     /// Successful requests outside the schedule in a row.
     pub unscheduled: u32,
     /// Who has announced a request.
@@ -216,11 +218,13 @@ fn request(now: Timestamp, reason: IssueReason, wanted: &Wanted, pace: &Pace) ->
     if !pace.leading {
         return Decision::Leave;
     }
-    let gap_after = |gap| pace.last_request.and_then(|last| gap_end(last, gap, now));
-    wait(now, gap_after(brake(reason, pace.unscheduled)), Block::Reason(Reason::GenerationThrottled))
+    let after = |start: Option<Timestamp>, gap| start.and_then(|start| gap_end(start, gap, now));
+    // Of a request that failed the backoff alone tells when the next one goes out.
+    let braked_until = after(pace.last_issue, brake(reason, pace.unscheduled));
+    wait(now, braked_until, Block::Reason(Reason::GenerationThrottled))
         .or_else(|| wait(now, pace.not_before, Block::Backoff))
         .or_else(|| wait(now, pace.write_not_before, Block::Backoff))
-        .or_else(|| wait(now, gap_after(SHORTEST_GAP), Block::Gap))
+        .or_else(|| wait(now, after(pace.last_request, SHORTEST_GAP), Block::Gap))
         .unwrap_or(match pace.claim {
             ClaimView::Foreign { until } => {
                 Decision::Blocked { by: Block::Reason(Reason::Claimed), until: Some(until) }

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use secrecy::ExposeSecret;
 
 use super::{Exchange, Failure, RawAnswer};
@@ -64,6 +64,10 @@ impl Issuer {
             .header(ACCEPT, "application/json")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(exchange.body.expose_secret().to_owned());
+        if exchange.body.expose_secret().is_empty() {
+            // Left out by the client otherwise, for which some servers answer 411 (RFC 9110 section 8.6).
+            request = request.header(CONTENT_LENGTH, 0);
+        }
         if let Some((username, password)) = &exchange.basic {
             request = request.basic_auth(username.expose_secret(), Some(password.expose_secret()));
         }

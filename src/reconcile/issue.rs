@@ -105,7 +105,7 @@ impl Pass<'_> {
     ) -> Result<Step, ApiError> {
         let requested_at = self.ctx.clock.now();
         let started = self.ctx.clock.elapsed();
-        self.ctx.memory.with(&self.key, |entry| entry.last_request = Some(requested_at));
+        self.ctx.memory.with(&self.key, |entry| entry.last_request = Some(started));
         tracing::info!(reason = reason.as_str(), "requesting token");
         let answer = match self.ctx.issuer.send(exchange).await {
             Ok(raw) => interpret(&raw, inputs, requested_at),
@@ -183,6 +183,7 @@ impl Pass<'_> {
         let issued = Issued { content, reason, repeated, requested_at, trouble: view.judged.trouble.clone() };
         self.ctx.memory.with(&self.key, |entry| {
             entry.issued = Some(issued.into());
+            entry.last_issue = entry.last_request;
             entry.lifeless_answers = 0;
             entry.not_before = None;
             entry.attempted = None;
@@ -308,8 +309,11 @@ impl Pass<'_> {
             taken: self.ctx.clock.elapsed(),
             lasts: Duration::from_secs(u64::try_from(seconds).unwrap_or_default()),
         };
-        let issuing = Trouble::new(Reason::Issuing, "a token is being requested");
-        let mut status = self.next(view, Standing::Progressing(issuing));
+        let standing = self.still_failing().map_or_else(
+            || Standing::Progressing(Trouble::new(Reason::Issuing, "a token is being requested")),
+            Standing::Troubled,
+        );
+        let mut status = self.next(view, standing);
         status.claim = Some(Claim {
             id: id.clone(),
             holder: self.ctx.identity.to_string(),
@@ -332,6 +336,14 @@ impl Pass<'_> {
             until: None,
         };
         Ok((!held).then(outdated))
+    }
+
+    /// Why the last request for the same spec failed: that is over when an answer says so, not when the next one is sent.
+    fn still_failing(&self) -> Option<Trouble> {
+        let status = self.token.status.as_ref()?;
+        let repeated = status.failed_attempts.is_some() && status.observed_generation == self.token.metadata.generation;
+        let told = Trouble::told_by(status).filter(|_| repeated)?;
+        FailureClass::ALL.into_iter().any(|class| Reason::from(class) == told.reason).then_some(told)
     }
 
     /// What is left of the claim in the status, if it is ours.

@@ -1,5 +1,7 @@
 //! Looking: what is read, and what it means.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -168,12 +170,21 @@ impl Pass<'_> {
         let told = Trouble::told_by(status).map(|trouble| longest_wait(trouble.reason));
         let latest = now.saturating_add(told.unwrap_or(longest_wait(Reason::RequestRefused))).unwrap_or(Timestamp::MAX);
         let not_before = status.next_attempt_time.as_ref().map(|time| time.0).max(entry.not_before);
+        // Told by a clock that was set back since: nobody can date it, and it must not stall anything.
+        let told_issue = status.last_request_time.as_ref().map(|time| time.0).filter(|time| *time <= now);
+        let elapsed = self.ctx.clock.elapsed();
+        let when = |taken: Option<Duration>| {
+            let ago = elapsed.saturating_sub(taken?);
+            Some(now.saturating_sub(ago).unwrap_or(Timestamp::MIN))
+        };
         Pace {
             leading: *self.ctx.leading.borrow(),
-            // A clock that was set back must not stall anything for long.
-            not_before: not_before.filter(|_| !lifted).map(|until| until.min(latest)),
-            write_not_before: entry.refused_writes.map(|(_, until)| until.min(latest)),
-            last_request: status.last_request_time.as_ref().map(|time| time.0).max(entry.last_request),
+            // An end further ahead than any wait lasts was told by a clock that was set back since: the attempt that follows
+            // dates it anew.
+            not_before: not_before.filter(|until| !lifted && *until <= latest),
+            write_not_before: entry.refused_writes.map(|(_, until)| until).filter(|until| *until <= latest),
+            last_request: told_issue.max(when(entry.last_request)),
+            last_issue: told_issue.max(when(entry.last_issue)),
             unscheduled: status.unscheduled_issues.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
             claim: self.claim_view(entry, status, now),
         }

@@ -266,7 +266,8 @@ impl Pass<'_> {
                 tracing::warn!(reason = new.reason.as_str(), "{}", new.message);
                 self.say(Severity::Warning, new.reason.as_str(), "Reconcile", &new.message);
             }
-            (Some(_), None) if condition(now, "Ready").is_some_and(|c| c.status == "True") => {
+            // With a claim, a request is about to show whether it is over.
+            (Some(_), None) if now.claim.is_none() && condition(now, "Ready").is_some_and(|c| c.status == "True") => {
                 self.say(Severity::Normal, "Recovered", "Reconcile", "the token is valid and renewal works again");
             }
             (Some(_) | None, None) => {}

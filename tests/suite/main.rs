@@ -8,16 +8,21 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod admission;
+mod bad_objects;
 mod brake;
 mod crashes;
 mod crd;
+mod events;
 mod faults;
 mod inputs;
+mod kubectl;
 mod midway;
 mod overlap;
 mod record;
 mod renew;
 mod restart;
+mod wire;
 
 /// The operator's binary, built by cargo for these tests.
 const OPERATOR: &str = env!("CARGO_BIN_EXE_verteil-token-operator");

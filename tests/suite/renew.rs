@@ -98,14 +98,14 @@ async fn a_twelve_hour_token_is_left_alone_for_twelve_hours() {
         world.change("flight", json!({"metadata": {"annotations": {"bell": n.to_string()}}})).await;
     };
     for hour in 1..=11 {
-        operator.clock.step(SignedDuration::from_hours(1));
+        operator.clock.advance(Duration::from_hours(1));
         ring(hour).await;
     }
     world.stays_at(1).await;
-    operator.clock.step(SignedDuration::from_mins(48));
+    operator.clock.advance(Duration::from_mins(48));
     ring(12).await;
     world.stays_at(1).await;
-    operator.clock.step(SignedDuration::from_mins(3));
+    operator.clock.advance(Duration::from_mins(3));
     ring(13).await;
     world.issuer.wait_for_count(2, PATIENCE).await;
     let second = world.status("flight", "the second token", |s| s.tokens_issued == Some(2)).await;

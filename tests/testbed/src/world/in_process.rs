@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -14,9 +14,16 @@ use verteil_token_operator::clock::{Clock, SystemClock};
 
 use super::World;
 
-/// The system's clock, moved by the test. Elapsed time is not: nobody can set that.
+/// The system's clocks, moved by the test.
 #[derive(Clone, Debug, Default)]
-pub struct TestClock(Arc<AtomicI64>);
+pub struct TestClock(Arc<Shifts>);
+
+/// By how many seconds they are ahead.
+#[derive(Debug, Default)]
+struct Shifts {
+    now: AtomicI64,
+    elapsed: AtomicU64,
+}
 
 /// A running operator.
 pub struct InProcess {
@@ -30,20 +37,26 @@ pub struct InProcess {
 // === impl TestClock ===
 
 impl TestClock {
-    /// Moves the time of day.
+    /// Sets the time of day, as whoever keeps the machine's clock may do: no time passes.
     pub fn step(&self, by: SignedDuration) {
-        self.0.fetch_add(by.as_secs(), Ordering::SeqCst);
+        self.0.now.fetch_add(by.as_secs(), Ordering::SeqCst);
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, by: Duration) {
+        self.0.elapsed.fetch_add(by.as_secs(), Ordering::SeqCst);
+        self.0.now.fetch_add(i64::try_from(by.as_secs()).expect("in range"), Ordering::SeqCst);
     }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        let shift = SignedDuration::from_secs(self.0.load(Ordering::SeqCst));
+        let shift = SignedDuration::from_secs(self.0.now.load(Ordering::SeqCst));
         SystemClock.now().saturating_add(shift).unwrap_or(Timestamp::MAX)
     }
 
     fn elapsed(&self) -> Duration {
-        SystemClock.elapsed()
+        SystemClock.elapsed() + Duration::from_secs(self.0.elapsed.load(Ordering::SeqCst))
     }
 }
 

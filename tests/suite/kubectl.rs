@@ -1,0 +1,111 @@
+//! What does a person see who works with kubectl?
+
+use serde_json::json;
+use testbed::World;
+
+use crate::OPERATOR;
+use crate::events::event;
+
+/// The cells of a table of kubectl: the header, then the line of `name`.
+fn row(table: &str, name: &str) -> Vec<(String, String)> {
+    let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let line = table.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{table}"));
+    let (header, line) = (cells(table.lines().next().unwrap()), cells(line));
+    assert_eq!(header.len(), line.len(), "{table}");
+    header.into_iter().zip(line).collect()
+}
+
+#[tokio::test]
+async fn a_ready_token_shows_its_times_and_its_secret() {
+    let world = World::new().await;
+    let _operator = world.operator(OPERATOR, &[]).await;
+    world.create_token("flight", json!({"secret": {"name": "flight-token"}})).await;
+    let waited =
+        world.kubectl(&["wait", "--for=condition=Ready", "vt/flight", "--timeout=60s"], None).await.succeeded();
+    assert_eq!(waited.trim(), "verteiltoken.verteil.dev/flight condition met");
+    let status = world.ready("flight").await;
+
+    let shown = row(&world.kubectl(&["get", "vt"], None).await.succeeded(), "flight");
+    let names: Vec<&str> = shown.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["NAME", "READY", "REASON", "EXPIRES", "RENEWS", "SECRET", "AGE"]);
+    let values: Vec<&str> = shown.iter().map(|(_, value)| value.as_str()).collect();
+    let (expires, renews) = (status.expires_at.unwrap().0.to_string(), status.renewal_time.unwrap().0.to_string());
+    assert_eq!(values[..6], ["flight", "True", "TokenValid", &expires, &renews, "flight-token"]);
+
+    let wide = row(&world.kubectl(&["get", "verteiltokens", "-o", "wide"], None).await.succeeded(), "flight");
+    let names: Vec<&str> = wide.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["NAME", "READY", "REASON", "EXPIRES", "RENEWS", "ISSUED", "SECRET", "AGE"]);
+    assert_eq!(wide[5].1, "1");
+    world.stays_at(1).await;
+}
+
+#[tokio::test]
+async fn a_resource_in_trouble_shows_why() {
+    let world = World::new().await;
+    let _operator = world.operator(OPERATOR, &[]).await;
+    world.create_token("flight", json!({"credentialsSecretRef": {"name": "nobody"}})).await;
+    world.condition("flight", "Ready", "False", "CredentialsMissing").await;
+    let table = world.kubectl(&["get", "vt"], None).await.succeeded();
+    let line = table.lines().nth(1).unwrap();
+    // Columns without a value are blank.
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words[..4], ["flight", "False", "CredentialsMissing", "flight"], "{table}");
+    let described = world.kubectl(&["describe", "vt", "flight"], None).await.succeeded();
+    assert!(described.contains("Secret nobody does not exist: kubectl create secret generic nobody"), "{described}");
+    world.stays_at(0).await;
+}
+
+#[tokio::test]
+async fn describe_shows_the_events() {
+    let world = World::new().await;
+    let _operator = world.operator(OPERATOR, &[]).await;
+    world.create_token("flight", json!({})).await;
+    world.ready("flight").await;
+    let (kind, note) = event(&world, "flight", "TokenIssued").await;
+    assert_eq!(kind, "Normal");
+    assert!(note.starts_with("Initial: new token in Secret flight, valid until "), "{note}");
+    let described = world.kubectl(&["describe", "vt", "flight"], None).await.succeeded();
+    let line = described.lines().find(|line| line.contains("TokenIssued")).unwrap_or_else(|| panic!("{described}"));
+    assert!(line.contains("Normal") && line.contains("verteil-token-operator") && line.contains(&note), "{line}");
+    assert!(!line.contains("<unknown>") && !line.contains("<invalid>"), "{line}");
+    let listed = world.kubectl(&["events", "--for", "vt/flight"], None).await.succeeded();
+    assert!(listed.contains("TokenIssued"), "{listed}");
+}
+
+#[tokio::test]
+async fn explain_describes_every_field() {
+    let world = World::new().await;
+    let explain = async |path: &str| {
+        // The apiserver publishes the schema a moment after the CRD is established.
+        testbed::eventually(&format!("an explanation of {path}"), testbed::world::PATIENCE, async || {
+            let output = world.kubectl(&["explain", path], None).await;
+            if output.status.success() { Ok(output.stdout) } else { Err(output.stderr) }
+        })
+        .await
+    };
+    let text = explain("verteiltoken.spec.tokenURL").await;
+    assert!(text.contains("https://api.stage.verteil.com/oauth2/token"), "{text}");
+    for (path, words) in [
+        ("vt", "keeps one OAuth2 access token"),
+        ("vt.spec", "tokenURL\t<string> -required-"),
+        ("vt.spec.timeout", "from 1s to 15s"),
+        ("vt.spec.renewBefore", "0s renews strictly after expiry"),
+        ("vt.spec.secret.deletionPolicy", "ENUM:\n    Delete\n    Retain"),
+        ("vt.status.expiresAt", "When the stored token expires"),
+    ] {
+        let text = explain(path).await;
+        assert!(text.contains(words), "{path}: {text}");
+    }
+    let text = world.kubectl(&["explain", "vt", "--recursive", "-o", "plaintext-openapiv2"], None).await.succeeded();
+    assert!(text.contains("credentialsSecretRef"), "{text}");
+}
+
+#[tokio::test]
+async fn a_resource_that_no_operator_has_seen_says_so() {
+    let world = World::new().await;
+    world.kubectl_apply(&world.token("flight", json!({})).to_string()).await;
+    let path = "-o=jsonpath={.metadata.generation} {.status.observedGeneration}";
+    assert_eq!(world.kubectl(&["get", "vt", "flight", path], None).await.succeeded(), "1 -1");
+    let output = world.kubectl(&["wait", "--for=condition=Ready", "vt/flight", "--timeout=1s"], None).await;
+    assert!(output.stderr.contains("timed out waiting for the condition"), "{}", output.stderr);
+}
