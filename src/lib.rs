@@ -23,6 +23,7 @@ pub mod cluster;
 pub mod credentials;
 pub mod decide;
 pub mod issuer;
+pub mod lease;
 pub mod memory;
 pub mod metrics;
 pub mod reconcile;
