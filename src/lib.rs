@@ -22,6 +22,7 @@ pub mod clock;
 pub mod cluster;
 pub mod credentials;
 pub mod decide;
+pub mod drain;
 pub mod issuer;
 pub mod lease;
 pub mod memory;

@@ -169,13 +169,20 @@ impl Pass<'_> {
         let latest = now.saturating_add(told.unwrap_or(longest_wait(Reason::RequestRefused))).unwrap_or(Timestamp::MAX);
         let not_before = status.next_attempt_time.as_ref().map(|time| time.0.min(latest)).max(entry.not_before);
         Pace {
-            leading: *self.ctx.leading.borrow(),
+            leading: self.ctx.leads(),
             not_before: not_before.filter(|_| !lifted),
             write_not_before: entry.refused_writes.map(|(_, until)| until),
             last_request: status.last_request_time.as_ref().map(|time| time.0).max(entry.last_request),
             unscheduled: status.unscheduled_issues.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
             claim: self.claim_view(entry, status, now),
         }
+    }
+
+    /// Somebody else's claim counts from when it was first seen: also by a process that stands by.
+    pub(super) fn see_claim(&self) {
+        let Some(status) = self.token.status.as_ref().filter(|status| status.claim.is_some()) else { return };
+        let now = self.ctx.clock.now();
+        self.ctx.memory.with(&self.key, |entry| self.claim_view(entry, status, now));
     }
 
     fn claim_view(&self, entry: &mut Entry, status: &VerteilTokenStatus, now: Timestamp) -> ClaimView {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use settled::settled_until;
 
@@ -30,6 +30,7 @@ use crate::clock::Clock;
 use crate::cluster::{ApiError, Cluster, Events, Versions};
 use crate::decide::{Decision, Trouble, decide};
 use crate::issuer::{AllowedHosts, Issuer, Permits};
+use crate::lease::Leadership;
 use crate::memory::{Key, Memory};
 use crate::metrics::Metrics;
 use crate::token::ProcessKey;
@@ -70,7 +71,9 @@ pub struct Context {
     /// Key under which refused inputs are remembered.
     pub process_key: ProcessKey,
     /// Whether this process may request tokens.
-    pub leading: watch::Receiver<bool>,
+    pub leading: Leadership,
+    /// This process is coming to its end: nothing new is begun.
+    pub stop: CancellationToken,
 }
 
 /// One pass over one resource.
@@ -96,6 +99,17 @@ enum Step {
 // === impl Context ===
 
 impl Context {
+    /// Whether this process leads, by the clock: asked anew each time.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.leading.holds(self.clock.elapsed())
+    }
+
+    /// Whether a token request may be sent now.
+    fn may_request(&self) -> bool {
+        !self.stop.is_cancelled() && self.leads()
+    }
+
     fn new_claim_id(&self) -> String {
         format!("{}-{}", self.identity, self.claims.fetch_add(1, Ordering::Relaxed))
     }
@@ -108,10 +122,15 @@ pub async fn reconcile(token: &VerteilToken, ctx: &Context) -> Result<Action, Ap
     if ctx.memory.peek(&key, |entry| entry.written.is_some_and(stale)).unwrap_or_default() {
         return Ok(Action::requeue(STALE_SLEEP));
     }
+    let mut pass = Pass { ctx, key, token: token.clone() };
+    if !pass.has_unsaved() && !ctx.leads() {
+        // Standing by, there is nothing to do but to save. Leadership rings.
+        pass.see_claim();
+        return Ok(Action::requeue(LONGEST_SLEEP));
+    }
     if let Some(until) = settled_until(token, ctx) {
         return Ok(sleep_until(until, ctx.clock.now()));
     }
-    let mut pass = Pass { ctx, key, token: token.clone() };
     let mut fetched = match pass.fetch().await {
         Err(error @ ApiError::Forbidden { .. }) => return pass.forbidden(&error).await,
         fetched => fetched?,
