@@ -9,6 +9,7 @@
 )]
 
 mod crd;
+mod leadership;
 mod restart;
 
 /// The operator's binary, built by cargo for these tests.
