@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::api::{Duration, MANAGER};
 use crate::issuer::AllowedHost;
+use crate::lease::{Timings, TimingsError};
 
 /// Keeps OAuth2 access tokens in Secrets and asks for a new one only when the stored one has reached its end.
 #[derive(Parser, Debug)]
@@ -56,6 +58,30 @@ pub struct RunArgs {
     #[arg(long, env = "VERTEIL_ALLOW_HTTP")]
     pub allow_http: bool,
 
+    /// Let one of several operators request tokens, the others stand by: needed with more than one replica
+    #[arg(long, env = "VERTEIL_LEADER_ELECTION")]
+    pub leader_election: bool,
+
+    /// Name of the Lease that the leader holds
+    #[arg(long, env = "VERTEIL_LEASE_NAME", default_value = MANAGER, value_name = "NAME")]
+    pub lease_name: String,
+
+    /// Namespace of the Lease [default: the pod's, or that of the kubeconfig's context]
+    #[arg(long, env = "VERTEIL_LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    pub lease_namespace: Option<String>,
+
+    /// How long others wait for a leader that is not heard of
+    #[arg(long, env = "VERTEIL_LEASE_DURATION", default_value = "15s", value_name = "DURATION")]
+    pub lease_duration: Duration,
+
+    /// How long a leader goes on that cannot renew its Lease; shorter than --lease-duration
+    #[arg(long, env = "VERTEIL_LEASE_RENEW_DEADLINE", default_value = "10s", value_name = "DURATION")]
+    pub lease_renew_deadline: Duration,
+
+    /// Pause between two renewals, or two looks of who stands by; 1.2 times of it shorter than --lease-renew-deadline
+    #[arg(long, env = "VERTEIL_LEASE_RETRY_PERIOD", default_value = "2s", value_name = "DURATION")]
+    pub lease_retry_period: Duration,
+
     /// Address of /livez, /readyz and /metrics
     #[arg(long, env = "VERTEIL_HTTP_LISTEN", default_value = "[::]:8080", value_name = "ADDRESS")]
     pub http_listen: SocketAddr,
@@ -76,6 +102,16 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+// === impl RunArgs ===
+
+impl RunArgs {
+    /// The timings of the leader election, if they fit together.
+    pub fn lease_timings(&self) -> Result<Timings, TimingsError> {
+        let span = |duration: Duration| std::time::Duration::try_from(duration.signed()).unwrap_or_default();
+        Timings::new(span(self.lease_duration), span(self.lease_renew_deadline), span(self.lease_retry_period))
+    }
 }
 
 #[cfg(test)]
@@ -107,5 +143,13 @@ mod tests {
         };
         assert_eq!(run.namespaces, ["a", "b"]);
         assert!(Cli::try_parse_from(["o", "--allowed-issuer-hosts", "a/b"]).is_err());
+    }
+
+    #[test]
+    fn the_lease_timings_fit_together_by_default() {
+        let timings = |args: &[&str]| Cli::try_parse_from(args).unwrap().run.lease_timings();
+        assert!(timings(&["o"]).is_ok());
+        assert!(timings(&["o", "--lease-renew-deadline=15s"]).is_err());
+        assert!(timings(&["o", "--lease-retry-period=9s"]).is_err());
     }
 }

@@ -33,6 +33,8 @@ pub struct Memory {
 pub struct Entry {
     /// A token that was issued and whose status is not written yet.
     pub issued: Option<Arc<Issued>>,
+    /// The Secret was written with it.
+    pub saved: bool,
     /// The inputs of the last failed attempt.
     pub attempted: Option<Attempt>,
     /// End of the wait after a failed attempt, in case the status could not be written.
@@ -129,15 +131,25 @@ impl Memory {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(entry) = entries.remove(key) else { return };
         if let Some(issued) = entry.issued.filter(|i| i.content.record.validity().holds_at(now)) {
-            entries.insert(key.clone(), Entry { issued: Some(issued), ..Entry::default() });
+            entries.insert(key.clone(), Entry { issued: Some(issued), saved: entry.saved, ..Entry::default() });
         }
     }
 
-    /// The resources with a token that no Secret is known to hold.
+    /// The resources with a token whose Secret or status is yet to be written.
     #[must_use]
     pub fn unsaved(&self) -> Vec<Key> {
+        self.keys(|entry| entry.issued.is_some())
+    }
+
+    /// The resources with a token that no Secret is known to hold: it ends with this process.
+    #[must_use]
+    pub fn unwritten(&self) -> Vec<Key> {
+        self.keys(|entry| entry.issued.is_some() && !entry.saved)
+    }
+
+    fn keys(&self, which: impl Fn(&Entry) -> bool) -> Vec<Key> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().filter(|(_, entry)| entry.issued.is_some()).map(|(key, _)| key.clone()).collect()
+        entries.iter().filter(|(_, entry)| which(entry)).map(|(key, _)| key.clone()).collect()
     }
 }
 

@@ -10,7 +10,7 @@ use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -18,15 +18,22 @@ use crate::api::VerteilToken;
 use crate::args::RunArgs;
 use crate::clock::Clock;
 use crate::cluster::{ApiError, Cluster, Events, Listed, Note, Severity, Tokens, Versions, secret_bells, tokens};
+use crate::drain::save_unsaved;
 use crate::issuer::{AllowedHosts, Issuer, Permits};
+use crate::lease::{Election, Leadership, LeaseName, RELEASE_PATIENCE};
 use crate::memory::{Key, Memory};
 use crate::metrics::Metrics;
 use crate::reconcile::{Context, reconcile, settled_until};
 use crate::serve::{HEARTBEAT, Health, Served, serve};
 use crate::token::ProcessKey;
 
-/// How long the drain may take: a request of at most 15 s, the write of its Secret, and the rest within a pod's grace of 30 s.
-const DRAIN: Duration = Duration::from_secs(26);
+/// The shutdown, within a pod's grace of 30 s: passes in flight 16 s (a request takes 15 s at most, and none is sent any more),
+/// saves of what is still in memory 8 s, the Lease 2 s, last words under 2 s: 28 s in all.
+const LAST_PASSES: Duration = Duration::from_secs(16);
+const LAST_SAVES: Duration = Duration::from_secs(8);
+const LAST_WORDS: Duration = Duration::from_millis(900);
+/// Where a pod finds its namespace.
+const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 /// Waits after a pass that failed at the apiserver, doubled from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
@@ -59,6 +66,7 @@ pub async fn run(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let timings = args.lease_timings()?;
     let metrics = Arc::new(Metrics::new());
     let health = Arc::new(Health::default());
     health.beat(clock.elapsed());
@@ -67,8 +75,22 @@ pub async fn run(
     let (events, post_events) = Events::new(cluster.clone(), Arc::clone(&identity));
     let posting = tokio::spawn(post_events);
     let (permit_bell, permit_rings) = mpsc::unbounded_channel();
-    let (leading, is_leading) = watch::channel(true);
-    metrics.set_leader(true);
+    let leading = if args.leader_election { Leadership::none() } else { Leadership::always() };
+    metrics.set_leader(!args.leader_election);
+    let passes_ended = CancellationToken::new();
+    let electing = args.leader_election.then(|| {
+        let name = lease_name(&client, args);
+        let (clock, leading, metrics) = (Arc::clone(&clock), leading.clone(), Arc::clone(&metrics));
+        let election = Election::new(client.clone(), name, &identity, timings, clock, leading, metrics);
+        let (passes_ended, stop) = (passes_ended.clone(), stop.clone());
+        tokio::spawn(async move {
+            if AssertUnwindSafe(election.run(passes_ended)).catch_unwind().await.is_err() {
+                // Leadership ends by the clock; but a process that can never lead again had better be replaced.
+                tracing::error!("the leader election panicked: stopping");
+                stop.cancel();
+            }
+        })
+    });
     let scopes = scopes(args);
     let context = Arc::new(Context {
         cluster,
@@ -84,7 +106,8 @@ pub async fn run(
         identity,
         claims: AtomicU64::new(0),
         process_key: ProcessKey::generate()?,
-        leading: is_leading,
+        leading,
+        stop: stop.clone(),
     });
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -102,22 +125,24 @@ pub async fn run(
         stop.cancelled().await;
         health.set_ready(false);
         tracing::info!("shutting down: no new work, finishing what is in flight");
-        tokio::time::sleep(DRAIN).await;
+        tokio::time::sleep(LAST_PASSES).await;
     };
     tokio::select! {
+        // Not ready comes first.
+        biased;
+        () = draining => tracing::warn!("passes were cut short: they took too long to end"),
         () = work => {}
-        () = draining => tracing::warn!("shutdown took too long"),
     }
-    let unsaved = context.memory.unsaved();
-    if !unsaved.is_empty() {
-        tracing::warn!(count = unsaved.len(), "tokens were not saved before the end: each may be requested again");
+    save_unsaved(&context, LAST_SAVES).await;
+    passes_ended.cancel();
+    if let Some(electing) = electing {
+        drop(tokio::time::timeout(RELEASE_PATIENCE + Duration::from_millis(100), electing).await);
     }
     drop(context);
-    drop(leading);
     // What is still waiting to be said gets a moment.
-    drop(tokio::time::timeout(Duration::from_secs(1), posting).await);
+    drop(tokio::time::timeout(LAST_WORDS, posting).await);
     serving_ends.cancel();
-    drop(tokio::time::timeout(Duration::from_secs(1), serving).await);
+    drop(tokio::time::timeout(LAST_WORDS, serving).await);
     tracing::info!("stopped");
     Ok(())
 }
@@ -147,6 +172,7 @@ async fn work(
             .with_config(Config::default().concurrency(args.concurrency))
             .reconcile_on(all_bells.map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
             .reconcile_on(beats)
+            .reconcile_all_on(context.leading.gained())
             .graceful_shutdown_on(stop.clone().cancelled_owned());
         controllers.push(controller.run(pass, error_policy, Arc::clone(context)).boxed());
         bells.push((scope.clone(), bell));
@@ -193,11 +219,15 @@ async fn pass(object: Arc<Tokens>, context: Arc<Context>) -> Result<Action, Pass
     let span = tracing::info_span!("reconcile", namespace = key.namespace, name = key.name);
     let started = context.clock.elapsed();
     let pass = async {
-        drop(tokio::time::timeout(LIST_PATIENCE, context.versions.listed()).await);
+        let listed = context.stop.run_until_cancelled(context.versions.listed());
+        drop(tokio::time::timeout(LIST_PATIENCE, listed).await);
         match &object.0 {
             Ok(token) => reconcile(token, &context).await.map_err(PassError::from),
             Err(invalid) => {
                 tracing::warn!(error = invalid.error, "the resource cannot be read and is left alone");
+                if !context.leads() {
+                    return Ok(Action::await_change());
+                }
                 let note = format!("the resource cannot be read and is left alone: {}", invalid.error);
                 let note = Note { severity: Severity::Warning, reason: "Undecodable", action: "Read", note };
                 context.events.say(object.meta(), &note, context.clock.now());
@@ -301,7 +331,15 @@ fn received(receiver: mpsc::UnboundedReceiver<Key>) -> impl Stream<Item = Key> +
     stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|key| (key, receiver)) }).boxed()
 }
 
-/// This process, for claims: the host's name and a part that is new with each start.
+/// The Lease: in the pod's namespace, or in that of the kubeconfig's context, unless said otherwise.
+fn lease_name(client: &Client, args: &RunArgs) -> LeaseName {
+    let of_pod = || std::fs::read_to_string(POD_NAMESPACE).ok().map(|text| text.trim().to_owned());
+    let namespace = args.lease_namespace.clone().or_else(|| of_pod().filter(|namespace| !namespace.is_empty()));
+    let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+    LeaseName { namespace, name: args.lease_name.clone() }
+}
+
+/// This process, for claims and the Lease: the host's name and a part that is new with each start.
 fn identity() -> anyhow::Result<String> {
     let host = std::env::var("HOSTNAME").ok().filter(|h| !h.is_empty()).unwrap_or_else(|| "operator".into());
     Ok(format!("{}-{}", host.chars().take(63).collect::<String>(), crate::token::random_suffix()?))

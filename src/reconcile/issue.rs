@@ -11,6 +11,7 @@
 //! | | answer lost | the pass fails; the next one finds the claim its own, or makes it |
 //! | Secret read again after a takeover | it has changed | look again: the former holder had saved its token |
 //! | time left in the claim | too little | look again, which claims anew |
+//! | right to send | leadership lost by the clock, or shutdown | the claim is given back; the leader asks |
 //! | request | any failure | recorded with its class; nothing is stored, the stored token stays |
 //! | | crash | the claim stands; others wait it out, and count the token as possibly lost |
 //! | token in memory | – | from here on every pass saves, none requests |
@@ -58,6 +59,9 @@ impl Pass<'_> {
         reason: IssueReason,
         takeover: bool,
     ) -> Result<Step, ApiError> {
+        if !self.ctx.may_request() {
+            return Ok(Step::Rest);
+        }
         let Ok(inputs) = fetched.inputs.clone() else { return Ok(Step::LookAgain) };
         let spec = self.token.spec.clone();
         let exchange =
@@ -86,8 +90,11 @@ impl Pass<'_> {
             }
         }
         let covered = self.claim_left().is_some_and(|left| covers_request(left, timeout));
-        if !covered || !*self.ctx.leading.borrow() {
+        if !covered {
             return Ok(Step::LookAgain);
+        }
+        if !self.ctx.may_request() {
+            return self.stand_back().await;
         }
         if takeover {
             self.say_ambiguous("a request of a process that did not finish it may have cost a token");
@@ -184,6 +191,7 @@ impl Pass<'_> {
         self.ctx.memory.with(&self.key, |entry| {
             entry.issued = Some(issued.into());
             entry.last_issue = entry.last_request;
+            entry.saved = false;
             entry.lifeless_answers = 0;
             entry.not_before = None;
             entry.attempted = None;
@@ -344,6 +352,16 @@ impl Pass<'_> {
         let repeated = status.failed_attempts.is_some() && status.observed_generation == self.token.metadata.generation;
         let told = Trouble::told_by(status).filter(|_| repeated)?;
         FailureClass::ALL.into_iter().any(|class| Reason::from(class) == told.reason).then_some(told)
+    }
+
+    /// Gives the claim back unused, so that nobody waits it out.
+    async fn stand_back(&mut self) -> Result<Step, ApiError> {
+        let mut status = self.token.status.clone().unwrap_or_default();
+        status.claim = None;
+        match self.put_status(status).await {
+            Ok(()) | Err(ApiError::Conflict { .. } | ApiError::NotFound { .. }) => Ok(Step::Rest),
+            Err(error) => Err(error),
+        }
     }
 
     /// What is left of the claim in the status, if it is ours.

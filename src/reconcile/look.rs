@@ -178,7 +178,7 @@ impl Pass<'_> {
             Some(now.saturating_sub(ago).unwrap_or(Timestamp::MIN))
         };
         Pace {
-            leading: *self.ctx.leading.borrow(),
+            leading: self.ctx.leads(),
             // An end further ahead than any wait lasts was told by a clock that was set back since: the attempt that follows
             // dates it anew.
             not_before: not_before.filter(|until| !lifted && *until <= latest),
@@ -188,6 +188,13 @@ impl Pass<'_> {
             unscheduled: status.unscheduled_issues.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
             claim: self.claim_view(entry, status, now),
         }
+    }
+
+    /// Somebody else's claim counts from when it was first seen: also by a process that stands by.
+    pub(super) fn see_claim(&self) {
+        let Some(status) = self.token.status.as_ref().filter(|status| status.claim.is_some()) else { return };
+        let now = self.ctx.clock.now();
+        self.ctx.memory.with(&self.key, |entry| self.claim_view(entry, status, now));
     }
 
     fn claim_view(&self, entry: &mut Entry, status: &VerteilTokenStatus, now: Timestamp) -> ClaimView {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use settled::settled_until;
 
@@ -30,6 +30,7 @@ use crate::clock::Clock;
 use crate::cluster::{ApiError, Cluster, Events, Versions};
 use crate::decide::{Decision, Trouble, decide};
 use crate::issuer::{AllowedHosts, Issuer, Permits};
+use crate::lease::Leadership;
 use crate::memory::{Key, Memory};
 use crate::metrics::Metrics;
 use crate::token::ProcessKey;
@@ -70,7 +71,9 @@ pub struct Context {
     /// Key under which refused inputs are remembered.
     pub process_key: ProcessKey,
     /// Whether this process may request tokens.
-    pub leading: watch::Receiver<bool>,
+    pub leading: Leadership,
+    /// This process is coming to its end: nothing new is begun.
+    pub stop: CancellationToken,
 }
 
 /// One pass over one resource.
@@ -98,6 +101,17 @@ enum Step {
 // === impl Context ===
 
 impl Context {
+    /// Whether this process leads, by the clock: asked anew each time.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.leading.holds(self.clock.elapsed())
+    }
+
+    /// Whether a token request may be sent now.
+    fn may_request(&self) -> bool {
+        !self.stop.is_cancelled() && self.leads()
+    }
+
     fn new_claim_id(&self) -> String {
         format!("{}-{}", self.identity, self.claims.fetch_add(1, Ordering::Relaxed))
     }
@@ -131,6 +145,11 @@ async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Resul
         return Ok(Next::Look(sleep_until(until, ctx.clock.now())));
     }
     let mut pass = Pass { ctx, key: key.clone(), token: token.clone() };
+    if !pass.has_unsaved() && !ctx.leads() {
+        // Standing by, there is nothing to do but to save. Leadership rings.
+        pass.see_claim();
+        return Ok(Next::Look(Action::requeue(LONGEST_SLEEP)));
+    }
     let mut fetched = match pass.fetch().await {
         Err(error @ ApiError::Forbidden { .. }) => return pass.forbidden(&error).await.map(Next::Look),
         fetched => fetched?,

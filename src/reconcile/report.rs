@@ -33,7 +33,7 @@ impl Pass<'_> {
         view: &View,
         until: Timestamp,
     ) -> Result<Action, ApiError> {
-        if !view.pace.leading {
+        if !view.pace.leading && !self.has_unsaved() {
             return Ok(Action::requeue(LONGEST_SLEEP));
         }
         let standing = match &view.obstacle {
@@ -108,7 +108,7 @@ impl Pass<'_> {
 
     /// The operator may not even read what it needs: said from what the status knows.
     pub(super) async fn forbidden(&mut self, error: &ApiError) -> Result<Action, ApiError> {
-        if !*self.ctx.leading.borrow() {
+        if !self.ctx.leads() {
             return Ok(Action::requeue(FORBIDDEN_SLEEP));
         }
         let status = self.token.status.clone().unwrap_or_default();
@@ -298,7 +298,7 @@ impl Pass<'_> {
         self.ctx.memory.peek(&self.key, |entry| entry.issued.clone()).flatten()
     }
 
-    fn has_unsaved(&self) -> bool {
+    pub(super) fn has_unsaved(&self) -> bool {
         self.issued().is_some()
     }
 }

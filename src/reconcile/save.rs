@@ -31,6 +31,7 @@ impl Pass<'_> {
             Ok(meta) => {
                 self.ctx.metrics.secret_written(if existed { "update" } else { "create" });
                 self.wrote(fetched, secret, meta);
+                self.ctx.memory.with(&self.key, |entry| entry.saved = true);
                 Ok(Step::Decide)
             }
             Err(error) => {

@@ -17,6 +17,7 @@ mod events;
 mod faults;
 mod inputs;
 mod kubectl;
+mod leadership;
 mod midway;
 mod overlap;
 mod record;

@@ -10,6 +10,9 @@ use crate::{Child, Proxy, Signal, eventually, plain_http};
 
 /// The chart's rules: what the operator may do in production is what it may do here.
 const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/verteil-token-operator/files/rules.yaml");
+/// Those of the release namespace, for leader election.
+const LEASE_RULES: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/verteil-token-operator/files/lease-rules.yaml");
 
 /// The issuer of a test speaks http on loopback.
 const ALLOW_ALL: [&str; 2] = ["--allow-http", "--allowed-issuer-hosts=*"];
@@ -150,7 +153,7 @@ fn service_account(namespace: &str) -> (String, [String; 2]) {
 
 /// The chart's rules in a Role, bound to its ServiceAccount.
 pub(super) fn role(namespace: &str) -> String {
-    let rules = std::fs::read_to_string(RULES).expect("the chart's rules");
+    let rules = [RULES, LEASE_RULES].map(|file| std::fs::read_to_string(file).expect("the chart's rules")).concat();
     format!(
         "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: verteil-token-operator}}\nrules:\n{rules}\n---\n\
          apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: verteil-token-operator}}\n\
