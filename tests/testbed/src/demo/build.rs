@@ -9,6 +9,8 @@ use serde_json::Value;
 use super::say;
 
 const BINARY: &str = "verteil-token-operator";
+/// Variables that `cargo run` sets.
+const OWN: [&str; 2] = ["CARGO_MANIFEST_", "CARGO_PKG_"];
 
 /// Builds the operator and returns where it is. What the compiler says is shown.
 pub(super) async fn operator() -> anyhow::Result<PathBuf> {
@@ -16,15 +18,23 @@ pub(super) async fn operator() -> anyhow::Result<PathBuf> {
     say::command(&format!("cargo build --bin {BINARY} --profile {profile}"));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let output = tokio::process::Command::new(cargo)
+    let mut build = tokio::process::Command::new(cargo);
+    // What `cargo run` tells this program of its own package: build scripts would take it for a change and run anew.
+    for (name, _) in std::env::vars_os() {
+        if OWN.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            build.env_remove(name);
+        }
+    }
+    let output = build
         .current_dir(workspace)
         .args(["build", "--bin", BINARY, "--profile", &profile, "--message-format=json-render-diagnostics"])
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
+        .stdout(Stdio::piped())
         .kill_on_drop(true)
-        .output()
-        .await
-        .context("cannot start cargo")?;
+        .spawn()
+        .context("cannot start cargo")?
+        .wait_with_output()
+        .await?;
     ensure!(output.status.success(), "the operator does not build");
     // Cargo knows best where it put the file: that depends on flags, variables and configuration files.
     let messages = String::from_utf8_lossy(&output.stdout);

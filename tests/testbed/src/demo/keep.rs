@@ -18,7 +18,7 @@ pub(super) async fn keep(stage: &mut Stage) -> anyhow::Result<()> {
         "kubectl get secret flight -o jsonpath='{.data.token_expiry}' | base64 -d",
         "kubectl label secret flight hello=world                         # costs nothing",
         "kubectl annotate vt flight verteil.dev/renew=$(date +%s)        # asks for one new token",
-        "kubectl delete secret flight                                    # a new token follows",
+        "kubectl delete secret flight                                    # a new token follows, within a minute if another was just asked for",
         "kubectl get events.events.k8s.io",
     ] {
         say::note(line);
