@@ -15,6 +15,7 @@ mod faults;
 mod inputs;
 mod midway;
 mod overlap;
+mod readme;
 mod record;
 mod renew;
 mod restart;

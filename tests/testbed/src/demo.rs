@@ -31,7 +31,7 @@ const LOG_LINES: usize = 20;
 #[derive(clap::Parser, Clone, Copy, Debug)]
 #[command(name = "cargo demo")]
 pub struct Args {
-    /// Leave everything running at the end, until Ctrl-C (exit code 0 then), and print how to reach it with kubectl
+    /// Leave everything running at the end, until Ctrl-C, and print how to reach it with kubectl
     #[arg(long)]
     pub keep: bool,
 

@@ -25,14 +25,7 @@ pub(super) async fn keep(stage: &mut Stage) -> anyhow::Result<()> {
     }
     say::note(&format!("tail -f {}", stage.log_path()));
     say_pid(stage);
-    tokio::select! {
-        result = watch(stage) => result,
-        // Whoever asked to keep it ends it so: that is no failure.
-        signal = tokio::signal::ctrl_c() => {
-            say::line("\nEnding all processes, removing temporary files.");
-            Ok(signal?)
-        }
-    }
+    watch(stage).await
 }
 
 fn say_pid(stage: &Stage) {
