@@ -1,5 +1,6 @@
 //! From the command line to a running operator: logs, client, signals.
 
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +52,10 @@ fn init_logs(args: &RunArgs) -> anyhow::Result<()> {
         .with_context(|| format!("--log-filter {}: not a filter", args.log_filter))?
         // kube logs whole answers that it cannot decode: one of them might be a Secret.
         .add_directive("kube_client::client=error".parse()?);
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match args.log_format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),

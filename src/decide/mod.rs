@@ -220,8 +220,10 @@ fn request(now: Timestamp, reason: IssueReason, wanted: &Wanted, pace: &Pace) ->
     }
     let after = |start: Option<Timestamp>, gap| start.and_then(|start| gap_end(start, gap, now));
     // Of a request that failed the backoff alone tells when the next one goes out.
-    let braked_until = after(pace.last_issue, brake(reason, pace.unscheduled));
-    wait(now, braked_until, Block::Reason(Reason::GenerationThrottled))
+    let gap = brake(reason, pace.unscheduled);
+    // The shortest gap holds for every request and is no reproach.
+    let by = if gap > SHORTEST_GAP { Block::Reason(Reason::GenerationThrottled) } else { Block::Gap };
+    wait(now, after(pace.last_issue, gap), by)
         .or_else(|| wait(now, pace.not_before, Block::Backoff))
         .or_else(|| wait(now, pace.write_not_before, Block::Backoff))
         .or_else(|| wait(now, after(pace.last_request, SHORTEST_GAP), Block::Gap))

@@ -11,8 +11,6 @@ pub enum Reason {
     Issuing,
     /// Another process has announced a request; it is waited out.
     Claimed,
-    /// The host's permits are all in use.
-    Queued,
     /// `spec.suspend` is set.
     Suspended,
     /// The stored token has expired and could not be replaced yet.
@@ -55,11 +53,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 21] = [
         Self::TokenValid,
         Self::Issuing,
         Self::Claimed,
-        Self::Queued,
         Self::Suspended,
         Self::TokenExpired,
         Self::CredentialsMissing,
@@ -87,7 +84,6 @@ impl Reason {
             Self::TokenValid => "TokenValid",
             Self::Issuing => "Issuing",
             Self::Claimed => "Claimed",
-            Self::Queued => "Queued",
             Self::Suspended => "Suspended",
             Self::TokenExpired => "TokenExpired",
             Self::CredentialsMissing => "CredentialsMissing",
@@ -129,7 +125,6 @@ impl Reason {
             Self::TokenValid
             | Self::Issuing
             | Self::Claimed
-            | Self::Queued
             | Self::TokenExpired
             | Self::CredentialsMissing
             | Self::IssuerUnreachable
@@ -147,7 +142,7 @@ impl Reason {
     /// Whether it is the ordinary course of things rather than trouble.
     #[must_use]
     pub const fn is_progress(self) -> bool {
-        matches!(self, Self::TokenValid | Self::Issuing | Self::Claimed | Self::Queued)
+        matches!(self, Self::TokenValid | Self::Issuing | Self::Claimed)
     }
 }
 

@@ -75,7 +75,7 @@ impl Pass<'_> {
             Block::Backoff => Trouble::told_by(&self.token.status.clone().unwrap_or_default())
                 .unwrap_or_else(|| Trouble::new(Reason::Issuing, "the next attempt is waited for")),
             Block::Gap => Trouble::new(Reason::Issuing, "requests keep a distance of 5 s"),
-            Block::Reason(reason) => self.explain(view, reason),
+            Block::Reason(reason) => self.explain(view, reason, until),
         };
         self.troubled(view, trouble, until).await
     }
@@ -133,7 +133,7 @@ impl Pass<'_> {
         Ok(Action::requeue(FORBIDDEN_SLEEP))
     }
 
-    fn explain(&self, view: &View, reason: Reason) -> Trouble {
+    fn explain(&self, view: &View, reason: Reason, until: Option<Timestamp>) -> Trouble {
         let name = self.token.secret_name();
         let found = view.judged.trouble.clone().unwrap_or_default();
         let message = match reason {
@@ -149,15 +149,21 @@ impl Pass<'_> {
                 format!("Secret {name} is being deleted; a new one is written when it is gone")
             }
             Reason::GenerationThrottled => {
-                let cause =
-                    if found.is_empty() { "inputs, Secret or renew annotation change too often".into() } else { found };
+                let cause = match &view.judged.stored {
+                    Stored::Absent { .. } => format!("Secret {name} was deleted"),
+                    Stored::Unusable => found,
+                    Stored::Held(_) | Stored::Terminating | Stored::Foreign => {
+                        "inputs or the renew annotation have changed again".into()
+                    }
+                };
                 let writer =
                     view.judged.writer.as_deref().map(|w| format!(", last written by {w}")).unwrap_or_default();
-                format!("{cause}{writer}; tokens outside the schedule are issued at growing intervals")
+                // Whole seconds, so that one look after the other says the same.
+                let next = until.map(|at| format!(", the next one at {}", whole_second(at))).unwrap_or_default();
+                format!("{cause}{writer}; tokens outside the schedule are issued at growing intervals{next}")
             }
             Reason::TokenValid
             | Reason::Issuing
-            | Reason::Queued
             | Reason::TokenExpired
             | Reason::CredentialsMissing
             | Reason::CredentialsInvalid

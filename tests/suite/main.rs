@@ -20,6 +20,7 @@ mod kubectl;
 mod leadership;
 mod midway;
 mod overlap;
+mod readme;
 mod record;
 mod renew;
 mod restart;

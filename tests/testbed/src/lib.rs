@@ -6,6 +6,7 @@
 //! - [`Proxy`]: between one operator and the apiserver, with faults at any call.
 //! - [`process::Child`]: a child process that never outlives the test process, however that one ends.
 //! - [`World`]: one test's namespace, issuer and operators, explained when the test fails.
+//! - [`demo`]: what `cargo demo` shows.
 //! - [`wait`]: waiting for a condition, and asserting that one keeps holding, with a reason on failure.
 //!
 //! Unix only. The first use builds the control plane's binaries with Go (see [`binaries`]).
@@ -22,6 +23,7 @@
 
 pub mod binaries;
 pub mod control_plane;
+pub mod demo;
 pub mod issuer;
 pub mod plain_http;
 pub mod ports;

@@ -18,7 +18,7 @@ use verteil_token_operator::api::{VerteilToken, VerteilTokenStatus, crd};
 use verteil_token_operator::decide::condition;
 
 pub use in_process::{InProcess, TestClock};
-pub use operator::{Operator, OperatorFlags};
+pub use operator::{Operator, OperatorFlags, kubeconfig, role};
 
 use crate::{ControlPlane, Issuer, eventually};
 
@@ -73,7 +73,7 @@ impl World {
             issuer: Issuer::start().expect("an issuer"),
             dir: tempfile::tempdir().expect("a folder"),
         };
-        world.kubectl_apply(&operator::role(&world.namespace)).await;
+        world.kubectl_apply(&role(&world.namespace)).await;
         world.set_credentials("credentials", USERNAME, PASSWORD).await;
         world
     }

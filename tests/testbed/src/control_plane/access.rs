@@ -90,6 +90,13 @@ impl ControlPlane {
         kube::Client::try_from(self.client_config()).expect("a configuration without surprises makes a client")
     }
 
+    /// The words that run this control plane's kubectl in a shell.
+    pub fn kubectl_words(&self) -> anyhow::Result<String> {
+        let tool = self.setup.binaries.tool(Component::Kubectl)?;
+        let program = tool.program.display().to_string();
+        Ok(std::iter::once(program).chain(tool.first_args).collect::<Vec<_>>().join(" "))
+    }
+
     /// Runs kubectl as the administrator, with `stdin` if given (for `apply -f -`). `--kubeconfig` among `args` makes
     /// it somebody else.
     pub async fn kubectl(&self, args: &[&str], stdin: Option<&str>) -> anyhow::Result<Output> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{PATIENCE, World};
 use crate::ports::free_port;
-use crate::{Child, Proxy, Signal, eventually, plain_http};
+use crate::{Child, ControlPlane, Proxy, Signal, eventually, plain_http};
 
 /// The chart's rules: what the operator may do in production is what it may do here.
 const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/verteil-token-operator/files/rules.yaml");
@@ -62,34 +62,43 @@ impl World {
     }
 
     fn start_operator_with(&self, kubeconfig: &Path, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {
-        let http = format!("127.0.0.1:{}", free_port().expect("a port"));
-        let namespaces = format!("--namespaces={}", self.namespace);
-        let listen = format!("--http-listen={http}");
-        let base = [namespaces.as_str(), listen.as_str(), "--log-filter=info,verteil_token_operator=debug"];
         let number = OPERATORS.fetch_add(1, Ordering::Relaxed);
-        let child = Child::spawn(
-            "the operator",
-            program.as_ref(),
-            base.iter().chain(flags),
-            &[("KUBECONFIG", &kubeconfig.to_string_lossy()), ("NO_PROXY", "127.0.0.1")],
-            &self.dir.path().join(format!("operator-{number}.log")),
-        )
-        .expect("the operator starts");
-        Operator { child, http }
+        let log = self.dir.path().join(format!("operator-{number}.log"));
+        let flags: Vec<&str> =
+            ["--log-filter=info,verteil_token_operator=debug"].iter().chain(flags).copied().collect();
+        Operator::start(kubeconfig, program.as_ref(), &self.namespace, &flags, &log).expect("the operator starts")
     }
 
     /// A kubeconfig that may do what the chart's Role allows in this namespace.
     #[must_use]
     pub fn operator_kubeconfig(&self) -> PathBuf {
-        let (user, groups) = service_account(&self.namespace);
-        let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-        self.cluster.kubeconfig_for(&user, &groups).expect("a kubeconfig")
+        kubeconfig(self.cluster, &self.namespace).expect("a kubeconfig")
     }
 }
 
 // === impl Operator ===
 
 impl Operator {
+    /// Starts `program` for one namespace, and does not wait.
+    pub fn start(
+        kubeconfig: &Path,
+        program: &Path,
+        namespace: &str,
+        flags: OperatorFlags<'_>,
+        log: &Path,
+    ) -> anyhow::Result<Self> {
+        let http = format!("127.0.0.1:{}", free_port()?);
+        let base = [format!("--namespaces={namespace}"), format!("--http-listen={http}")];
+        let child = Child::spawn(
+            "the operator",
+            program,
+            base.iter().map(String::as_str).chain(flags.iter().copied()),
+            &[("KUBECONFIG", &kubeconfig.to_string_lossy()), ("NO_PROXY", "127.0.0.1")],
+            log,
+        )?;
+        Ok(Self { child, http })
+    }
+
     /// SIGKILL: a crash.
     pub fn kill(self) {
         self.child.kill();
@@ -143,6 +152,13 @@ fn allowing_all(flags: OperatorFlags<'_>) -> Vec<&str> {
     ALLOW_ALL.iter().chain(flags).copied().collect()
 }
 
+/// A kubeconfig that may do what the chart's Role allows in `namespace`, once [`role`] is applied there.
+pub fn kubeconfig(cluster: &ControlPlane, namespace: &str) -> anyhow::Result<PathBuf> {
+    let (user, groups) = service_account(namespace);
+    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+    cluster.kubeconfig_for(&user, &groups)
+}
+
 /// The chart's ServiceAccount, as the apiserver sees it.
 fn service_account(namespace: &str) -> (String, [String; 2]) {
     (
@@ -151,8 +167,9 @@ fn service_account(namespace: &str) -> (String, [String; 2]) {
     )
 }
 
-/// The chart's rules in a Role, bound to its ServiceAccount.
-pub(super) fn role(namespace: &str) -> String {
+/// The chart's rules in a Role, bound to its ServiceAccount: to be applied in `namespace`.
+#[must_use]
+pub fn role(namespace: &str) -> String {
     let rules = [RULES, LEASE_RULES].map(|file| std::fs::read_to_string(file).expect("the chart's rules")).concat();
     format!(
         "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: verteil-token-operator}}\nrules:\n{rules}\n---\n\

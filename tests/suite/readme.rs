@@ -1,0 +1,118 @@
+//! Does the README say what is so, and does what it shows work? The chart's copies are looked at as well.
+
+use clap::CommandFactory as _;
+use jiff::{SignedDuration, Timestamp};
+use testbed::World;
+use verteil_token_operator::api::{Duration, IssueReason};
+use verteil_token_operator::args::Cli;
+use verteil_token_operator::decide::Reason;
+use verteil_token_operator::token::{Record, RecordSeal, renewal_point};
+
+const README: &str = include_str!("../../README.md");
+/// Lifetime of this vendor's tokens, in seconds.
+const LIFETIME: i64 = 43199;
+/// So many tokens show the earliest and the latest renewal: the jitter has at most 864 values here.
+const TOKENS: usize = 20_000;
+const APPLY: [&str; 6] = ["apply", "--dry-run=server", "--validate=strict", "-o=json", "-f", "-"];
+
+/// The first block of YAML under a heading.
+fn yaml_under(heading: &str) -> &'static str {
+    let section = README.split_once(&format!("\n## {heading}\n")).expect("the heading").1;
+    section.split_once("```yaml\n").and_then(|(_, rest)| rest.split_once("```")).expect("a block of YAML").0
+}
+
+#[test]
+fn every_reason_has_a_line_of_advice() {
+    let words = Reason::ALL.map(Reason::as_str).into_iter().chain(IssueReason::ALL.map(IssueReason::as_str));
+    let missing: Vec<&str> = words.filter(|word| !README.contains(&format!("\n| `{word}` | "))).collect();
+    assert!(missing.is_empty(), "no row for {missing:?}");
+}
+
+#[test]
+fn every_flag_has_a_row_with_its_twin() {
+    for flag in Cli::command().get_arguments().filter(|flag| !["help", "version"].contains(&flag.get_id().as_str())) {
+        let (name, twin) = (flag.get_long().unwrap(), flag.get_env().unwrap().to_str().unwrap());
+        let row = format!("\n| `--{name}` | `{twin}` | ");
+        let rest = README.split_once(&row).unwrap_or_else(|| panic!("no row for --{name}")).1;
+        let default: Vec<_> = flag.get_default_values().iter().map(|value| value.to_str().unwrap()).collect();
+        let shown = rest.split(" | ").next().unwrap().trim_matches('`');
+        assert!(default.is_empty() || shown == default.join(","), "--{name} has another default than {shown}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_token_is_accepted() {
+    let world = World::new().await;
+    let applied = world.kubectl(&APPLY, Some(yaml_under("A first token"))).await;
+    assert_eq!(applied.stderr, "");
+    applied.succeeded();
+}
+
+#[tokio::test]
+async fn the_pod_is_accepted_and_reads_the_secret_of_the_first_token() {
+    let world = World::new().await;
+    // Pods are refused until the namespace's own account is there.
+    world.kubectl(&["wait", "--for=create", "serviceaccount/default", "--timeout=60s"], None).await.succeeded();
+    let applied = world.kubectl(&APPLY, Some(yaml_under("A pod that uses it"))).await;
+    assert_eq!(applied.stderr, "");
+    let pod: serde_json::Value = serde_json::from_str(&applied.succeeded()).unwrap();
+    let volume = &pod["spec"]["volumes"][0]["secret"];
+    assert_eq!(volume["defaultMode"], 0o400);
+    let mount = &pod["spec"]["containers"][0]["volumeMounts"][0];
+    assert_eq!((&mount["mountPath"], &mount["subPath"]), (&"/tmp/flight_app_tokens".into(), &serde_json::Value::Null));
+    let name = volume["secretName"].as_str().unwrap();
+    assert!(yaml_under("A first token").contains(&format!("\n  name: {name}\n")), "{name}");
+}
+
+#[test]
+fn the_table_of_renewals_is_what_the_code_does() {
+    for (renew_before, row) in [("0s", "0s"), ("10m", "10m"), ("1h", "1h"), ("2h", "2h"), ("3h", "3h or more")] {
+        let (earliest, latest) = leads(renew_before.parse().unwrap());
+        #[expect(clippy::cast_precision_loss, reason = "seconds of a day")]
+        let a_day = format!("{:.2}", 86_400.0 / (LIFETIME - earliest) as f64);
+        let lead = if earliest < 0 {
+            "no: 1 s after it".to_owned()
+        } else {
+            format!("{} to {}", text(latest), text(earliest))
+        };
+        let line = format!("\n| {row} | {lead}");
+        let found = README.split_once(&line).unwrap_or_else(|| panic!("not in the README: {line}")).1;
+        assert!(found.lines().next().unwrap().ends_with(&format!("| {a_day} |")), "{row}: {a_day} tokens a day");
+    }
+}
+
+/// How long before its expiry a token is renewed, in seconds: at most and at least.
+fn leads(renew_before: Duration) -> (i64, i64) {
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    let before: SignedDuration = renew_before.signed();
+    let lead = |number: usize| {
+        let record = Record::new(number.to_string().into(), "Bearer".into(), LIFETIME, now, now).unwrap();
+        let renewal = renewal_point(record.validity(), before, &RecordSeal::of(&record), false);
+        record.token_expiry() - renewal.as_second()
+    };
+    (0..TOKENS).map(lead).fold((i64::MIN, i64::MAX), |(most, least), lead| (most.max(lead), least.min(lead)))
+}
+
+/// `1h48m`, without parts that are zero.
+fn text(seconds: i64) -> String {
+    let parts = [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
+    let shown = parts.into_iter().filter(|(number, _)| *number > 0).map(|(number, unit)| format!("{number}{unit}"));
+    shown.collect::<Vec<_>>().concat()
+}
+
+#[test]
+fn the_chart_ships_the_definition_of_crds() {
+    let read = |path: &str| std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let name = "verteiltokens.verteil.dev.yaml";
+    let (ours, charts) = (read(&format!("crds/{name}")), read(&format!("charts/verteil-token-operator/files/{name}")));
+    assert!(ours == charts, "run: cp crds/{name} charts/verteil-token-operator/files/");
+}
+
+#[test]
+fn the_chart_has_the_version_of_the_crate() {
+    let chart = include_str!("../../charts/verteil-token-operator/Chart.yaml");
+    for key in ["version", "appVersion"] {
+        let line = format!("\n{key}: {}\n", env!("CARGO_PKG_VERSION"));
+        assert!(chart.contains(&line), "Chart.yaml is to have{line}");
+    }
+}
