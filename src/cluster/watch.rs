@@ -27,11 +27,13 @@ pub type Tokens = DeserializeGuard<VerteilToken>;
 pub type Listed = tokio::sync::watch::Receiver<bool>;
 
 /// The resources of `namespace`, or of all: a store, the stream that fills it and tells of changes, and whether it is full.
+/// `gone` is told of each that is deleted.
 pub fn tokens(
     client: Client,
     namespace: Option<&str>,
     versions: Arc<Versions>,
     metrics: Arc<Metrics>,
+    gone: impl Fn(&Key) + Send + 'static,
 ) -> (Store<Tokens>, impl Stream<Item = Result<Tokens, watcher::Error>> + Send + 'static, Listed) {
     let (reader, writer) = reflector::store();
     let (full, listed) = tokio::sync::watch::channel(false);
@@ -53,7 +55,10 @@ pub fn tokens(
             Ok(Event::Apply(DeserializeGuard(Ok(token))) | Event::InitApply(DeserializeGuard(Ok(token)))) => {
                 versions.add(token);
             }
-            Ok(Event::Delete(token)) => versions.remove(&Key::of(token)),
+            Ok(Event::Delete(token)) => {
+                versions.remove(&Key::of(token));
+                gone(&Key::of(token));
+            }
             Ok(Event::InitDone) => drop(full.send_replace(true)),
             Ok(Event::Apply(_) | Event::InitApply(_) | Event::Init) => {}
             Err(error) => complain("VerteilToken", error, &metrics),

@@ -23,30 +23,23 @@
 //! What cannot be had: an issuer knows no fencing. A crash or a freeze between the request and the write of the Secret, or a
 //! status that somebody wipes in between, may cost one token. It is counted as ambiguous.
 
-use std::time::Duration;
-
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::look::{Fetched, View};
 use super::{Pass, Step};
-use crate::api::{Claim, IssueReason, RENEW_ANNOTATION};
+use crate::api::{IssueReason, RENEW_ANNOTATION};
 use crate::cluster::{ApiError, Severity, version};
-use crate::credentials::{check_issuer, hint};
-use crate::decide::{
-    FailureClass, LAST_SECOND_DELAY, Reason, Standing, Stored, Trouble, claim_seconds, covers_request, jittered,
-};
+use crate::credentials::check_issuer;
+use crate::decide::{FailureClass, Reason, Stored, Trouble, covers_request};
 use crate::issuer::{Answer, Exchange, Failure, Priority, host_of, interpret};
-use crate::memory::{Issued, OwnClaim};
+use crate::memory::Issued;
 use crate::secret::{Content, placeholder};
 use crate::token::{InputSeal, Inputs, LifetimeSource, Record, RecordSeal};
 
 /// A renewal with less life left than this goes before those that can wait, in seconds.
 const URGENT: i64 = 120;
-/// A first token without any life left is asked for anew so often.
-const MOST_LIFELESS_ANSWERS: u32 = 3;
 
 // === impl Pass ===
 
@@ -200,95 +193,6 @@ impl Pass<'_> {
         Ok(Step::Decide)
     }
 
-    /// A token in its last second: the stored one is about to be replaced, a first one should not be like that.
-    async fn lifeless(
-        &mut self,
-        fetched: &Fetched,
-        view: &View,
-        inputs: &Inputs,
-        repeated: bool,
-    ) -> Result<Step, ApiError> {
-        let until = self.ctx.clock.now().saturating_add(LAST_SECOND_DELAY).unwrap_or(Timestamp::MAX);
-        let answers = self.ctx.memory.with(&self.key, |entry| {
-            entry.lifeless_answers = entry.lifeless_answers.saturating_add(1);
-            entry.lifeless_answers
-        });
-        if repeated {
-            self.ctx.metrics.unchanged();
-        } else if answers > MOST_LIFELESS_ANSWERS {
-            let failure = Failure {
-                ambiguous: true,
-                ..Failure::new(FailureClass::Answer, "the issuer answers with tokens that have no life left")
-            };
-            return self.record_failure(fetched, view, inputs, failure).await;
-        }
-        self.ctx.memory.with(&self.key, |entry| entry.not_before = Some(until));
-        let standing = Standing::Progressing(Trouble::new(
-            Reason::Issuing,
-            "the issuer answered with a token in its last second and is asked again for its successor",
-        ));
-        let mut status = self.next(view, standing);
-        status.claim = None;
-        if repeated {
-            status.issuer_repeats = Some(self.token.spec.token_url.clone());
-        }
-        self.put_status(status).await?;
-        Ok(Step::LookAgain)
-    }
-
-    /// A failed request: nothing is stored but when the next one may go out.
-    async fn record_failure(
-        &mut self,
-        fetched: &Fetched,
-        view: &View,
-        inputs: &Inputs,
-        failure: Failure,
-    ) -> Result<Step, ApiError> {
-        let now = self.ctx.clock.now();
-        let before = self.token.status.clone().unwrap_or_default();
-        let told = Trouble::told_by(&before).map(|trouble| trouble.reason);
-        let trouble = Trouble::new(
-            Reason::from(failure.class),
-            match failure.class {
-                FailureClass::Refused => failure.message.clone() + &hint(&self.token.spec, inputs),
-                FailureClass::Unreached
-                | FailureClass::Unavailable
-                | FailureClass::RateLimited
-                | FailureClass::Unanswered
-                | FailureClass::Answer => failure.message.clone(),
-            },
-        );
-        // A class with waits of hours begins at its own beginning.
-        let begins =
-            matches!(failure.class, FailureClass::Refused | FailureClass::Answer) && told != Some(trouble.reason);
-        let before = before.failed_attempts.and_then(|n| u32::try_from(n).ok()).filter(|_| !begins);
-        let failures = before.unwrap_or_default().saturating_add(1);
-        let wait = jittered(failure.class.wait(failures, failure.retry_after), self.spread(now));
-        let until = whole_second_after(now, wait);
-        self.ctx.memory.with(&self.key, |entry| {
-            entry.not_before = Some(until);
-            entry.attempted = self.attempt(fetched);
-        });
-        tracing::warn!(reason = trouble.reason.as_str(), failures, next_attempt = %until, "token request failed: {}", trouble.message);
-        if failure.ambiguous {
-            self.say_ambiguous(&trouble.message);
-        }
-        for _ in 0..3 {
-            let mut status = self.next(view, Standing::Troubled(trouble.clone()));
-            status.claim = None;
-            status.failed_attempts = Some(i64::from(failures));
-            status.last_failure_time = Some(Time(now));
-            status.next_attempt_time = Some(Time(until));
-            status.attempted = self.attempted(fetched);
-            match self.put_status(status).await {
-                Ok(()) => break,
-                Err(ApiError::Conflict { .. }) if self.reload().await? => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Step::Decide)
-    }
-
     /// Whether the apiserver would take the Secret: quota, admission and RBAC refuse before a token is spent.
     async fn dry_run(&mut self, fetched: &mut Fetched, view: &View) -> Result<Option<Step>, ApiError> {
         let secret = placeholder(&self.token, fetched.secret.as_ref());
@@ -300,99 +204,10 @@ impl Pass<'_> {
             Err(error) => self.refused_write(error, fetched, view).map(Some),
         }
     }
-
-    /// Makes sure that the claim is ours and long enough. None if it is.
-    pub(super) async fn claim(
-        &mut self,
-        view: &View,
-        enough: impl Fn(Duration) -> bool,
-    ) -> Result<Option<Step>, ApiError> {
-        if self.claim_left().is_some_and(&enough) {
-            return Ok(None);
-        }
-        let id = self.ctx.new_claim_id();
-        let seconds = claim_seconds(self.token.spec.timeout.signed());
-        let own = OwnClaim {
-            id: id.clone(),
-            taken: self.ctx.clock.elapsed(),
-            lasts: Duration::from_secs(u64::try_from(seconds).unwrap_or_default()),
-        };
-        let standing = self.still_failing().map_or_else(
-            || Standing::Progressing(Trouble::new(Reason::Issuing, "a token is being requested")),
-            Standing::Troubled,
-        );
-        let mut status = self.next(view, standing);
-        status.claim = Some(Claim {
-            id: id.clone(),
-            holder: self.ctx.identity.to_string(),
-            started_at: Time(self.ctx.clock.now()),
-            seconds,
-        });
-        // Remembered before it is sent: if the answer is lost, the claim is found our own.
-        self.ctx.memory.with(&self.key, |entry| entry.claim = Some(own));
-        match self.put_status(status).await {
-            Ok(()) => {}
-            Err(ApiError::Conflict { .. } | ApiError::NotFound { .. }) => return Ok(Some(Step::LookAgain)),
-            Err(error) => return Err(error),
-        }
-        let held = self.token.status.as_ref().and_then(|s| s.claim.as_ref()).is_some_and(|claim| claim.id == id);
-        let outdated = || Step::Blocked {
-            trouble: Trouble::new(
-                Reason::CRDOutdated,
-                "the installed CustomResourceDefinition does not know status.claim: apply the one of this operator's version (verteil-token-operator crd)",
-            ),
-            until: None,
-        };
-        Ok((!held).then(outdated))
-    }
-
-    /// Why the last request for the same spec failed: that is over when an answer says so, not when the next one is sent.
-    fn still_failing(&self) -> Option<Trouble> {
-        let status = self.token.status.as_ref()?;
-        let repeated = status.failed_attempts.is_some() && status.observed_generation == self.token.metadata.generation;
-        let told = Trouble::told_by(status).filter(|_| repeated)?;
-        FailureClass::ALL.into_iter().any(|class| Reason::from(class) == told.reason).then_some(told)
-    }
-
-    /// Gives the claim back unused, so that nobody waits it out.
-    async fn stand_back(&mut self) -> Result<Step, ApiError> {
-        let mut status = self.token.status.clone().unwrap_or_default();
-        status.claim = None;
-        match self.put_status(status).await {
-            Ok(()) | Err(ApiError::Conflict { .. } | ApiError::NotFound { .. }) => Ok(Step::Rest),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// What is left of the claim in the status, if it is ours.
-    pub(super) fn claim_left(&self) -> Option<Duration> {
-        let claim = self.token.status.as_ref()?.claim.as_ref()?;
-        let elapsed = self.ctx.clock.elapsed();
-        self.ctx.memory.peek(&self.key, |entry| {
-            entry.claim.as_ref().filter(|own| own.id == claim.id).map(|own| own.left(elapsed))
-        })?
-    }
-
-    fn say_ambiguous(&self, why: &str) {
-        self.ctx.metrics.ambiguous();
-        self.say(Severity::Warning, "AmbiguousGeneration", "RequestToken", why);
-    }
-
-    /// A number for jitter, from what is at hand.
-    fn spread(&self, now: Timestamp) -> u32 {
-        let seed = self.token.uid().unwrap_or_default();
-        seed.bytes().fold(now.subsec_nanosecond().unsigned_abs(), |n, b| n.wrapping_mul(31).wrapping_add(u32::from(b)))
-    }
 }
 
 fn priority(view: &View) -> Priority {
     let Stored::Held(held) = &view.judged.stored else { return Priority::Urgent };
     let left = held.validity.expires_at.as_second().saturating_sub(view.now.as_second());
     if left < URGENT { Priority::Urgent } else { Priority::Renewal }
-}
-
-/// The end of a wait, in whole seconds as the status holds it; never earlier.
-fn whole_second_after(now: Timestamp, wait: SignedDuration) -> Timestamp {
-    let end = now.as_second().saturating_add(wait.as_secs()).saturating_add(1);
-    Timestamp::from_second(end).unwrap_or(Timestamp::MAX)
 }

@@ -9,6 +9,8 @@
 //! report   next_status(old, …)              -> written only if it differs; an event only on a transition
 //! ```
 
+mod claim;
+mod failure;
 mod issue;
 mod look;
 mod report;

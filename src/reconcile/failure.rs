@@ -1,0 +1,128 @@
+//! A request that brought no token: what is remembered of it, and when the next one may go out.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+use super::look::{Fetched, View};
+use super::{Pass, Step};
+use crate::cluster::{ApiError, Severity};
+use crate::credentials::hint;
+use crate::decide::{FailureClass, LAST_SECOND_DELAY, Reason, Standing, Trouble, jittered};
+use crate::issuer::Failure;
+use crate::token::Inputs;
+
+/// A first token without any life left is asked for anew so often.
+const MOST_LIFELESS_ANSWERS: u32 = 3;
+/// Conflicts over which the status of a failure is tried: it is what keeps the next request back after a restart.
+const MOST_CONFLICTS: usize = 3;
+
+// === impl Pass ===
+
+impl Pass<'_> {
+    /// A token in its last second: the stored one is about to be replaced, a first one should not be like that.
+    pub(super) async fn lifeless(
+        &mut self,
+        fetched: &Fetched,
+        view: &View,
+        inputs: &Inputs,
+        repeated: bool,
+    ) -> Result<Step, ApiError> {
+        let until = self.ctx.clock.now().saturating_add(LAST_SECOND_DELAY).unwrap_or(Timestamp::MAX);
+        let answers = self.ctx.memory.with(&self.key, |entry| {
+            entry.lifeless_answers = entry.lifeless_answers.saturating_add(1);
+            entry.lifeless_answers
+        });
+        if repeated {
+            self.ctx.metrics.unchanged();
+        } else if answers > MOST_LIFELESS_ANSWERS {
+            let failure = Failure {
+                ambiguous: true,
+                ..Failure::new(FailureClass::Answer, "the issuer answers with tokens that have no life left")
+            };
+            return self.record_failure(fetched, view, inputs, failure).await;
+        }
+        self.ctx.memory.with(&self.key, |entry| entry.not_before = Some(until));
+        let standing = Standing::Progressing(Trouble::new(
+            Reason::Issuing,
+            "the issuer answered with a token in its last second and is asked again for its successor",
+        ));
+        let mut status = self.next(view, standing);
+        status.claim = None;
+        if repeated {
+            status.issuer_repeats = Some(self.token.spec.token_url.clone());
+        }
+        self.put_status(status).await?;
+        Ok(Step::LookAgain)
+    }
+
+    /// A failed request: nothing is stored but when the next one may go out.
+    pub(super) async fn record_failure(
+        &mut self,
+        fetched: &Fetched,
+        view: &View,
+        inputs: &Inputs,
+        failure: Failure,
+    ) -> Result<Step, ApiError> {
+        let now = self.ctx.clock.now();
+        let before = self.token.status.clone().unwrap_or_default();
+        let told = Trouble::told_by(&before).map(|trouble| trouble.reason);
+        let trouble = Trouble::new(
+            Reason::from(failure.class),
+            match failure.class {
+                FailureClass::Refused => failure.message.clone() + &hint(&self.token.spec, inputs),
+                FailureClass::Unreached
+                | FailureClass::Unavailable
+                | FailureClass::RateLimited
+                | FailureClass::Unanswered
+                | FailureClass::Answer => failure.message.clone(),
+            },
+        );
+        // A class with waits of hours begins at its own beginning.
+        let begins =
+            matches!(failure.class, FailureClass::Refused | FailureClass::Answer) && told != Some(trouble.reason);
+        let before = before.failed_attempts.and_then(|n| u32::try_from(n).ok()).filter(|_| !begins);
+        let failures = before.unwrap_or_default().saturating_add(1);
+        let wait = jittered(failure.class.wait(failures, failure.retry_after), self.spread(now));
+        let until = whole_second_after(now, wait);
+        self.ctx.memory.with(&self.key, |entry| {
+            entry.not_before = Some(until);
+            entry.attempted = self.attempt(fetched);
+        });
+        tracing::warn!(reason = trouble.reason.as_str(), failures, next_attempt = %until, "token request failed: {}", trouble.message);
+        if failure.ambiguous {
+            self.say_ambiguous(&trouble.message);
+        }
+        for _ in 0..MOST_CONFLICTS {
+            let mut status = self.next(view, Standing::Troubled(trouble.clone()));
+            status.claim = None;
+            status.failed_attempts = Some(i64::from(failures));
+            status.last_failure_time = Some(Time(now));
+            status.next_attempt_time = Some(Time(until));
+            status.attempted = self.attempted(fetched);
+            match self.put_status(status).await {
+                Ok(()) => break,
+                Err(ApiError::Conflict { .. }) if self.reload().await? => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Step::Decide)
+    }
+
+    pub(super) fn say_ambiguous(&self, why: &str) {
+        self.ctx.metrics.ambiguous();
+        self.say(Severity::Warning, "AmbiguousGeneration", "RequestToken", why);
+    }
+
+    /// A number for jitter, from what is at hand.
+    fn spread(&self, now: Timestamp) -> u32 {
+        let seed = self.token.uid().unwrap_or_default();
+        seed.bytes().fold(now.subsec_nanosecond().unsigned_abs(), |n, b| n.wrapping_mul(31).wrapping_add(u32::from(b)))
+    }
+}
+
+/// The end of a wait, in whole seconds as the status holds it; never earlier.
+fn whole_second_after(now: Timestamp, wait: SignedDuration) -> Timestamp {
+    let end = now.as_second().saturating_add(wait.as_secs()).saturating_add(1);
+    Timestamp::from_second(end).unwrap_or(Timestamp::MAX)
+}

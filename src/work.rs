@@ -1,0 +1,159 @@
+//! The work: watches that ring, the queue that they ring for, and the beat that shows it is moving.
+
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt as _, stream};
+use kube::Client;
+use kube::runtime::controller::{Config, Controller};
+use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::VerteilToken;
+use crate::args::RunArgs;
+use crate::clock::Clock;
+use crate::cluster::{Listed, Tokens, secret_bells, tokens};
+use crate::memory::Key;
+use crate::pass::{error_policy, pass};
+use crate::reconcile::{Context, settled_until};
+use crate::serve::{HEARTBEAT, Health};
+
+/// No resource can have this name: through the queue it comes back as "not found", which shows that the queue moves.
+const HEARTBEAT_NAME: &str = "/heartbeat";
+
+/// Watches and reconciles until `stop`; returns when the last pass has ended.
+pub(crate) async fn work(
+    client: &Client,
+    scopes: &[Option<String>],
+    args: &RunArgs,
+    context: &Arc<Context>,
+    health: &Arc<Health>,
+    permit_rings: mpsc::UnboundedReceiver<Key>,
+    stop: &CancellationToken,
+) {
+    let mut controllers = Vec::new();
+    let mut bells = Vec::new();
+    let mut stores = Vec::new();
+    for scope in scopes {
+        let (versions, metrics) = (Arc::clone(&context.versions), Arc::clone(&context.metrics));
+        let forgetting = Arc::clone(context);
+        let gone = move |key: &Key| forget(&forgetting, key);
+        let (store, stream, listed) =
+            tokens(client.clone(), scope.as_deref(), Arc::clone(&versions), Arc::clone(&metrics), gone);
+        let (bell, rings) = mpsc::unbounded_channel::<Key>();
+        let secrets = secret_bells(client.clone(), scope.clone(), versions, metrics, listed.clone());
+        let all_bells = stream::select(received(rings), secrets.boxed());
+        let beats = heartbeats(listed, Arc::clone(health), Arc::clone(&context.clock));
+        let controller = Controller::for_stream(stream, store.clone())
+            .with_config(Config::default().concurrency(args.concurrency))
+            .reconcile_on(all_bells.map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
+            .reconcile_on(beats)
+            .reconcile_all_on(context.leading.gained())
+            .graceful_shutdown_on(stop.clone().cancelled_owned());
+        controllers.push(controller.run(pass, error_policy, Arc::clone(context)).boxed());
+        bells.push((scope.clone(), bell));
+        stores.push(store);
+    }
+    let ring = async {
+        let mut permit_rings = received(permit_rings).boxed();
+        while let Some(key) = permit_rings.next().await {
+            for (scope, bell) in &bells {
+                if scope.as_ref().is_none_or(|namespace| *namespace == key.namespace) {
+                    // Nobody listens any more only at the end.
+                    drop(bell.send(key.clone()));
+                }
+            }
+        }
+    };
+    let announce = async {
+        context.versions.listed().await;
+        health.set_ready(!stop.is_cancelled());
+        announce_reuse(&stores, context);
+        std::future::pending::<()>().await;
+    };
+    let reconciling = stream::select_all(controllers).for_each(|result| {
+        health.beat(context.clock.elapsed());
+        if let Err(kube::runtime::controller::Error::ObjectNotFound(gone)) = &result
+            && gone.name != HEARTBEAT_NAME
+        {
+            let key = Key { namespace: gone.namespace.clone().unwrap_or_default(), name: gone.name.clone() };
+            // Gone while the watch was broken: only the queue has noticed.
+            forget(context, &key);
+        }
+        std::future::ready(())
+    });
+    tokio::select! {
+        () = reconciling => {}
+        () = ring => {}
+        () = announce => {}
+    }
+}
+
+/// The resource is gone: nothing is remembered of it but a token that was not saved.
+fn forget(context: &Context, key: &Key) {
+    context.memory.forget(key, context.clock.now());
+    context.permits.withdraw(key);
+}
+
+/// Says once what was found at start.
+fn announce_reuse(stores: &[Store<Tokens>], context: &Context) {
+    let now = context.clock.now();
+    let (mut resources, mut valid, mut undecodable) = (0_usize, 0_usize, 0_usize);
+    for object in stores.iter().flat_map(Store::state) {
+        resources += 1;
+        let Ok(token) = &object.0 else {
+            undecodable += 1;
+            continue;
+        };
+        let Some(end) = stored_until(token, context) else { continue };
+        valid += 1;
+        context.metrics.reused();
+        let expires_in_seconds = end.as_second().saturating_sub(now.as_second());
+        let expires_in_hours = expires_in_seconds / 3600;
+        let key = Key::of(token);
+        tracing::debug!(
+            namespace = key.namespace,
+            name = key.name,
+            expires_in_seconds,
+            expires_in_hours,
+            "Loaded valid token. Expires in {expires_in_seconds} seconds ({expires_in_hours} hours)"
+        );
+    }
+    tracing::info!(
+        resources,
+        valid_tokens = valid,
+        undecodable,
+        "Loaded valid tokens from their Secrets: none of them is requested"
+    );
+}
+
+/// The expiry of a token that needs no look.
+fn stored_until(token: &VerteilToken, context: &Context) -> Option<jiff::Timestamp> {
+    settled_until(token, context)?;
+    token.status.as_ref()?.expires_at.as_ref().map(|time| time.0)
+}
+
+/// A beat every so often, through the queue once it runs.
+fn heartbeats(
+    listed: Listed,
+    health: Arc<Health>,
+    clock: Arc<dyn Clock>,
+) -> impl Stream<Item = ObjectRef<Tokens>> + Send + 'static {
+    let ticks = stream::unfold(tokio::time::interval(HEARTBEAT), |mut interval| async {
+        interval.tick().await;
+        Some(((), interval))
+    });
+    let beats = ticks.filter_map(move |()| {
+        // Until the first list the queue stands still, which is the apiserver's doing and no reason to restart.
+        let running = *listed.borrow();
+        if !running {
+            health.beat(clock.elapsed());
+        }
+        std::future::ready(running.then(|| ObjectRef::new(HEARTBEAT_NAME)))
+    });
+    beats.boxed()
+}
+
+fn received(receiver: mpsc::UnboundedReceiver<Key>) -> impl Stream<Item = Key> + Send + 'static {
+    stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|key| (key, receiver)) }).boxed()
+}
