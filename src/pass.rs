@@ -16,8 +16,6 @@ use crate::reconcile::{Context, reconcile};
 /// Waits after a pass that failed at the apiserver, doubled from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// A restart waits for the list of Secrets, which spares it a read of each; but not for longer than this.
-const LIST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a pass failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +43,7 @@ pub(crate) async fn pass(object: Arc<Tokens>, context: Arc<Context>) -> Result<A
     let span = tracing::info_span!("reconcile", namespace = key.namespace, name = key.name);
     let started = context.clock.elapsed();
     let pass = async {
-        let listed = context.stop.run_until_cancelled(context.versions.listed());
-        drop(tokio::time::timeout(LIST_PATIENCE, listed).await);
+        context.stop.run_until_cancelled(context.versions.listed()).await;
         match &object.0 {
             Ok(token) => reconcile(token, &context).await.map_err(PassError::from),
             Err(invalid) => {

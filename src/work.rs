@@ -1,6 +1,7 @@
 //! The work: watches that ring, the queue that they ring for, and the beat that shows it is moving.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
 use kube::Client;
@@ -18,6 +19,8 @@ use crate::pass::{error_policy, pass};
 use crate::reconcile::{Context, settled_until};
 use crate::serve::{HEARTBEAT, Health};
 
+/// A restart waits for the list of Secrets, which spares it a read of each; but not for longer than this.
+const LIST_PATIENCE: Duration = Duration::from_secs(10);
 /// No resource can have this name: through the queue it comes back as "not found", which shows that the queue moves.
 const HEARTBEAT_NAME: &str = "/heartbeat";
 
@@ -34,6 +37,7 @@ pub(crate) async fn work(
     let mut controllers = Vec::new();
     let mut bells = Vec::new();
     let mut stores = Vec::new();
+    let mut lists = Vec::new();
     for scope in scopes {
         let (versions, metrics) = (Arc::clone(&context.versions), Arc::clone(&context.metrics));
         let forgetting = Arc::clone(context);
@@ -43,7 +47,7 @@ pub(crate) async fn work(
         let (bell, rings) = mpsc::unbounded_channel::<Key>();
         let secrets = secret_bells(client.clone(), scope.clone(), versions, metrics, listed.clone());
         let all_bells = stream::select(received(rings), secrets.boxed());
-        let beats = heartbeats(listed, Arc::clone(health), Arc::clone(&context.clock));
+        let beats = heartbeats(listed.clone(), Arc::clone(health), Arc::clone(&context.clock));
         let controller = Controller::for_stream(stream, store.clone())
             .with_config(Config::default().concurrency(args.concurrency))
             .reconcile_on(all_bells.map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
@@ -53,6 +57,7 @@ pub(crate) async fn work(
         controllers.push(controller.run(pass, error_policy, Arc::clone(context)).boxed());
         bells.push((scope.clone(), bell));
         stores.push(store);
+        lists.push(listed);
     }
     let ring = async {
         let mut permit_rings = received(permit_rings).boxed();
@@ -65,8 +70,18 @@ pub(crate) async fn work(
             }
         }
     };
+    let patience = async {
+        for listed in &mut lists {
+            // The watch ends only with the process.
+            drop(listed.wait_for(|listed| *listed).await);
+        }
+        if tokio::time::timeout(LIST_PATIENCE, context.versions.listed()).await.is_err() {
+            tracing::warn!("Secrets are not listed yet: going on without, with a read for each resource");
+            context.versions.give_up();
+        }
+    };
     let announce = async {
-        context.versions.listed().await;
+        patience.await;
         health.set_ready(!stop.is_cancelled());
         announce_reuse(&stores, context);
         std::future::pending::<()>().await;

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The observed state of a VerteilToken. It can be deleted at any time without costing a token.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -32,7 +32,7 @@ pub struct VerteilTokenStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_issued: Option<i64>,
     /// Why the last token was requested.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known_reason")]
     pub last_issue_reason: Option<IssueReason>,
     /// Seal over the stored record: a copy of the Secret's, from which a lost annotation is restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,6 +137,12 @@ pub struct Attempted {
     pub renew_request: Option<String>,
 }
 
+/// A reason that a newer operator wrote is none to this one, rather than a resource that cannot be read: a rollback must work.
+fn known_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IssueReason>, D::Error> {
+    let written = Option::<String>::deserialize(deserializer)?;
+    Ok(written.and_then(|text| IssueReason::ALL.into_iter().find(|reason| reason.as_str() == text)))
+}
+
 // === impl IssueReason ===
 
 impl IssueReason {
@@ -155,5 +161,23 @@ impl IssueReason {
             Self::RecordInvalid => "RecordInvalid",
             Self::Manual => "Manual",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn a_reason_of_a_newer_operator_is_no_obstacle() {
+        let read = |reason: &str| {
+            let status: VerteilTokenStatus =
+                serde_json::from_value(serde_json::json!({"lastIssueReason": reason})).unwrap();
+            status.last_issue_reason
+        };
+        assert_eq!(read("Manual"), Some(IssueReason::Manual));
+        assert_eq!(read("NotYetInvented"), None);
     }
 }

@@ -54,6 +54,11 @@ impl Versions {
         drop(self.unlisted.subscribe().wait_for(|unlisted| *unlisted == 0).await);
     }
 
+    /// Waits no more for watches that have not listed: what they would have told is read instead.
+    pub fn give_up(&self) {
+        self.unlisted.send_replace(0);
+    }
+
     /// Remembers which Secrets `token` names.
     pub fn add(&self, token: &VerteilToken) {
         let key = Key::of(token);

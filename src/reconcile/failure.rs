@@ -102,7 +102,10 @@ impl Pass<'_> {
             status.attempted = self.attempted(fetched);
             match self.put_status(status).await {
                 Ok(()) => break,
-                Err(ApiError::Conflict { .. }) if self.reload().await? => {}
+                // As long as the claim is ours only others' fields have changed. Else somebody has taken over, and what was
+                // seen is no longer what is.
+                Err(ApiError::Conflict { .. }) if self.reload().await? && self.claim_left().is_some() => {}
+                Err(ApiError::Conflict { .. }) => return Ok(Step::LookAgain),
                 Err(error) => return Err(error),
             }
         }

@@ -11,12 +11,14 @@ use kube::{Resource, ResourceExt};
 use super::judge::rfc3339;
 use crate::api::{
     DeletionPolicy, EXPIRES_AT_ANNOTATION, INPUT_SEAL_ANNOTATION, ISSUED_AT_ANNOTATION, MANAGED_BY_LABEL, MANAGER,
-    RECORD_SEAL_ANNOTATION, RENEWED_ANNOTATION, TOKEN_LABEL, VerteilToken,
+    RECORD_SEAL_ANNOTATION, RENEW_ANNOTATION, RENEWED_ANNOTATION, TOKEN_LABEL, VerteilToken,
 };
 use crate::token::{Record, RecordSeal};
 
 /// The layout of the Secret that [`build`] makes. A change of it makes every Secret be looked at once, and repaired.
 pub const FORMAT: i64 = 1;
+/// As long as a long token.
+const PLACEHOLDER_LENGTH: usize = 2048;
 
 /// What the operator puts into the Secret.
 #[derive(Clone)]
@@ -52,18 +54,17 @@ pub fn build(resource: &VerteilToken, existing: Option<&Secret>, content: &Conte
     secret
 }
 
-/// The Secret as it would be written, but without a token: for the dry run that precedes a request. An existing one keeps its
-/// data.
+/// The Secret as it would be written, with a token that is none: for the dry run that precedes a request. What could be refused
+/// about the real one (names, sizes, labels, annotations) is in it.
 #[must_use]
 pub fn placeholder(resource: &VerteilToken, existing: Option<&Secret>) -> Secret {
-    let record = Record::new("-".to_owned().into(), "Bearer".into(), 0, Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
-    match (existing, record) {
-        (None, Ok(record)) => {
-            let record_seal = RecordSeal::of(&record).as_str().to_owned();
-            build(resource, None, &Content { record, record_seal, input_seal: None, renewed: None })
-        }
-        (Some(_), _) | (None, Err(_)) => frame(resource, existing),
-    }
+    let token = "-".repeat(PLACEHOLDER_LENGTH).into();
+    let Ok(record) = Record::new(token, "Bearer".into(), 0, Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH) else {
+        return frame(resource, existing);
+    };
+    let record_seal = RecordSeal::of(&record).as_str().to_owned();
+    let renewed = resource.annotations().get(RENEW_ANNOTATION).cloned();
+    build(resource, existing, &Content { input_seal: Some(record_seal.clone()), record_seal, renewed, record })
 }
 
 /// Whether `wanted` names an owner that `existing` does not.

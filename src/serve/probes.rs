@@ -41,3 +41,30 @@ impl Health {
         self.ready.store(ready, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_alive_while_work_moves_and_not_when_it_has_stopped() {
+        let health = Health::default();
+        let started = Duration::from_secs(1_000_000);
+        health.beat(started);
+        assert!(health.is_alive(started + HEARTBEAT));
+        assert!(health.is_alive(started + LONGEST_SILENCE));
+        assert!(!health.is_alive(started + LONGEST_SILENCE + Duration::from_secs(1)));
+        health.beat(started + LONGEST_SILENCE * 2);
+        assert!(health.is_alive(started + LONGEST_SILENCE * 2));
+        // Read just before a beat of another thread.
+        assert!(health.is_alive(started));
+    }
+
+    #[test]
+    fn is_ready_only_when_told_so() {
+        let health = Health::default();
+        assert!(!health.is_ready());
+        health.set_ready(true);
+        assert!(health.is_ready());
+    }
+}

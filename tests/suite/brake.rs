@@ -48,6 +48,22 @@ async fn whoever_deletes_the_secret_all_day_costs_no_more_than_the_brake_allows(
 }
 
 #[tokio::test]
+async fn credentials_that_flap_all_day_cost_no_more_than_the_brake_allows() {
+    let world = World::new().await;
+    let operator = world.in_process(&[], TestClock::default());
+    world.create_token("flight", json!({})).await;
+    world.ready("flight").await;
+    for flap in 0..60 {
+        world.set_credentials("credentials", "somebody", &format!("password-{flap}")).await;
+        later(&world, &operator, Duration::from_mins(10)).await;
+    }
+    // 5 s, 1 min, 5 min, then one in 15 minutes: of the flaps in between nobody asks.
+    let requests = world.issuer.count();
+    assert!((20..=1 + 3 + 40).contains(&requests), "{requests} requests for 60 flaps");
+    operator.stop().await;
+}
+
+#[tokio::test]
 async fn whoever_damages_the_record_is_named() {
     let world = World::new().await;
     let operator = world.in_process(&[], TestClock::default());

@@ -14,6 +14,7 @@ mod brake;
 mod crashes;
 mod crd;
 mod events;
+mod failover;
 mod faults;
 mod inputs;
 mod kubectl;

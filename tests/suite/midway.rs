@@ -172,3 +172,38 @@ async fn an_older_definition_that_prunes_the_claim_is_noticed_before_a_token_is_
     world.stays_at(0).await;
     cluster.stop_apiserver();
 }
+
+#[tokio::test]
+async fn an_apiserver_that_restarts_and_loses_its_history_in_mid_issuance_costs_nothing() {
+    let cluster: &ControlPlane = Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
+    let world = World::in_cluster(cluster).await;
+    let operator = world.operator(OPERATOR, &[]).await;
+    world.issuer.hold();
+    world.create_token("flight", json!({})).await;
+    world.issuer.wait_until_held(1, PATIENCE).await;
+    cluster.stop_apiserver();
+    world.issuer.release();
+    unsaved(&operator, 1.0).await;
+    cluster.start_apiserver().await.unwrap();
+    cluster.forget_history().await.unwrap();
+    world.ready("flight").await;
+    unsaved(&operator, 0.0).await;
+    world.stores("flight", &world.issuer.last_token("flight").unwrap()).await;
+    world.stays_at(1).await;
+    cluster.stop_apiserver();
+}
+
+#[tokio::test]
+async fn an_annotation_that_the_secret_cannot_take_is_noticed_before_a_token_is_spent() {
+    let world = World::new().await;
+    let _operator = world.operator(OPERATOR, &[]).await;
+    // Together with the operator's own annotations it is more than an object may have.
+    let mut token = world.token("flight", json!({}));
+    token["metadata"]["annotations"] = json!({"verteil.dev/renew": "x".repeat(262_000)});
+    world.create(&token).await;
+    world.condition("flight", "Ready", "False", "WriteRefused").await;
+    world.stays_at(0).await;
+    world.change("flight", json!({"metadata": {"annotations": {"verteil.dev/renew": "now"}}})).await;
+    world.ready("flight").await;
+    world.stays_at(1).await;
+}

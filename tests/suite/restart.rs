@@ -73,6 +73,17 @@ async fn touching_labels_and_annotations_costs_nothing() {
         }
     })
     .await;
+    // A pod that mounts the Secret comes and goes.
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "consumer"},
+        "spec": {
+            "automountServiceAccountToken": false,
+            "containers": [{"name": "c", "image": "none.invalid/c", "volumeMounts": [{"name": "t", "mountPath": "/t"}]}],
+            "volumes": [{"name": "t", "secret": {"secretName": "flight"}}],
+        },
+    });
+    world.kubectl_apply(&pod.to_string()).await;
+    world.kubectl(&["delete", "pod", "consumer", "--grace-period=0", "--force"], None).await.succeeded();
     // The resource is written to by nobody once all is as it should be.
     let settled = world.tokens().get("flight").await.unwrap().metadata.resource_version;
     world.stays_at(1).await;
