@@ -252,6 +252,8 @@ async fn nothing_is_left_when_its_process_is_killed() {
         let dir = plane.kubeconfig().parent().unwrap().display().to_string();
         helper::tell_and_stay(&out, &format!("{dir}\n{}", pids.join("\n")));
     }
+    // The first build takes minutes, which the helper is not given.
+    tokio::task::spawn_blocking(testbed::binaries::Binaries::find).await.unwrap().unwrap();
     let helper = Helper::start("control_plane::nothing_is_left_when_its_process_is_killed");
     let told = helper.told().await;
     let (dir, pids) = told.split_once('\n').unwrap();
