@@ -206,6 +206,23 @@ async fn a_request_in_flight_at_the_stop_is_finished_and_its_token_saved() {
 }
 
 #[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let world = World::new().await;
+    let operator = world.operator(OPERATOR, &[]).await;
+    world.issuer.hold();
+    world.create_token("flight", json!({"timeout": "15s"})).await;
+    world.issuer.wait_until_held(1, PATIENCE).await;
+    operator.process().signal(Signal::TERM).unwrap();
+    eventually("the first signal to be heard", PATIENCE, async || {
+        if operator.log().contains("shutting down") { Ok(()) } else { Err("not yet".into()) }
+    })
+    .await;
+    operator.process().signal(Signal::TERM).unwrap();
+    let status = operator.process().wait(Duration::from_secs(3)).await;
+    assert_eq!(status.and_then(|status| status.code()), Some(1));
+}
+
+#[tokio::test]
 async fn a_token_that_could_not_be_saved_is_saved_during_the_shutdown() {
     let world = World::new().await;
     let operator = world.operator(OPERATOR, &[]).await;
