@@ -63,8 +63,8 @@ fn any_stored() -> impl Strategy<Value = Stored> {
 }
 
 prop_compose! {
-    fn any_unsaved()(validity in any_validity(), current: bool, saved: bool) -> Unsaved {
-        Unsaved { validity, current, saved }
+    fn any_unsaved()(validity in any_validity(), current: bool, saved: bool, replaces_stored: bool) -> Unsaved {
+        Unsaved { validity, current, saved, replaces_stored }
     }
 }
 
@@ -91,9 +91,10 @@ prop_compose! {
     fn any_pace()(
         leading in prop::bool::weighted(0.8), not_before in prop::option::of(any_time()),
         write_not_before in prop::option::weighted(0.2, any_time()), last_request in prop::option::of(any_time()),
+        last_issue in prop::option::of(any_time()),
         unscheduled in prop_oneof![0u32..8, any::<u32>()], claim in any_claim(),
     ) -> Pace {
-        Pace { leading, not_before, write_not_before, last_request, unscheduled, claim }
+        Pace { leading, not_before, write_not_before, last_request, last_issue, unscheduled, claim }
     }
 }
 
@@ -104,6 +105,7 @@ fn free() -> Pace {
         not_before: None,
         write_not_before: None,
         last_request: None,
+        last_issue: None,
         unscheduled: 0,
         claim: ClaimView::Free,
     }
@@ -277,6 +279,7 @@ proptest! {
     ) {
         let later = held.current && now < held.validity.expires_at && held.validity.issued_at > unsaved.validity.issued_at;
         let dead = now >= unsaved.validity.expires_at;
+        let later = later && !unsaved.replaces_stored;
         let saves = wants_saving(now, &Stored::Held(held), &unsaved);
         prop_assert_eq!(saves, unsaved.current && !unsaved.saved && !dead && !later);
     }

@@ -8,7 +8,9 @@ mod reason;
 mod report;
 
 pub use claim::{CLAIM_SLACK, ClaimView, SAVE_RESERVE, claim_seconds, covers_request, view_claim};
-pub use pace::{FailureClass, LAST_SECOND_DELAY, SHORTEST_GAP, brake, held_until, jittered, unscheduled_after};
+pub use pace::{
+    FailureClass, LAST_SECOND_DELAY, SHORTEST_GAP, brake, held_until, jittered, since_first_sight, unscheduled_after,
+};
 pub use reason::Reason;
 pub use report::{HeldFacts, Report, Standing, TOKEN_EXPIRED_GRACE, Trouble, condition, holds, next_status};
 
@@ -75,6 +77,8 @@ pub struct Unsaved {
     pub current: bool,
     /// The Secret holds it already, with its seals; only the status is yet to be written.
     pub saved: bool,
+    /// The Secret holds the record that this token was requested to replace: whatever the clock said, that one is older.
+    pub replaces_stored: bool,
 }
 
 /// What the past allows.
@@ -88,6 +92,8 @@ pub struct Pace {
     pub write_not_before: Option<Timestamp>,
     /// When the last request went out.
     pub last_request: Option<Timestamp>,
+    /// When the last request went out that brought a token.
+    pub last_issue: Option<Timestamp>,
     /// Successful requests outside the schedule in a row.
     pub unscheduled: u32,
     /// Who has announced a request.
@@ -131,6 +137,8 @@ pub enum Block {
     Reason(Reason),
     /// The wait after a failure; status says which.
     Backoff,
+    /// The wait after a refused write, which only this process knows of.
+    Write,
     /// Requests follow each other too fast.
     Gap,
 }
@@ -155,7 +163,7 @@ pub fn decide(now: Timestamp, wanted: &Wanted, stored: &Stored, unsaved: Option<
         Stored::Terminating => blocked(Reason::SecretTerminating),
         Stored::Foreign => blocked(Reason::SecretNotOurs),
         Stored::Absent { .. } | Stored::Unusable | Stored::Held(_) if save => {
-            wait(now, pace.write_not_before, Block::Backoff).unwrap_or(Decision::Save)
+            wait(now, pace.write_not_before, Block::Write).unwrap_or(Decision::Save)
         }
         Stored::Absent { lost: false } => request(now, IssueReason::Initial, wanted, pace),
         Stored::Absent { lost: true } => request(now, IssueReason::SecretDeleted, wanted, pace),
@@ -168,7 +176,7 @@ pub fn decide(now: Timestamp, wanted: &Wanted, stored: &Stored, unsaved: Option<
             };
             match next {
                 Decision::Settled { .. } | Decision::Blocked { .. } if !held.tidy && pace.leading => {
-                    wait(now, pace.write_not_before, Block::Backoff).unwrap_or(Decision::Repair)
+                    wait(now, pace.write_not_before, Block::Write).unwrap_or(Decision::Repair)
                 }
                 Decision::Leave
                 | Decision::Settled { .. }
@@ -189,7 +197,10 @@ pub fn wants_saving(now: Timestamp, stored: &Stored, unsaved: &Unsaved) -> bool 
     }
     match stored {
         Stored::Held(held) => {
-            !(held.current && held.validity.holds_at(now) && held.validity.issued_at > unsaved.validity.issued_at)
+            unsaved.replaces_stored
+                || !(held.current
+                    && held.validity.holds_at(now)
+                    && held.validity.issued_at > unsaved.validity.issued_at)
         }
         Stored::Absent { .. } | Stored::Terminating | Stored::Foreign | Stored::Unusable => true,
     }
@@ -216,11 +227,11 @@ fn request(now: Timestamp, reason: IssueReason, wanted: &Wanted, pace: &Pace) ->
     if !pace.leading {
         return Decision::Leave;
     }
-    let gap_after = |gap| pace.last_request.map(|last| held_until(last, gap, now));
-    wait(now, gap_after(brake(reason, pace.unscheduled)), Block::Reason(Reason::GenerationThrottled))
+    let after = |at: Option<Timestamp>, gap| at.map(|at| held_until(at, gap, now));
+    wait(now, after(pace.last_issue, brake(reason, pace.unscheduled)), Block::Reason(Reason::GenerationThrottled))
         .or_else(|| wait(now, pace.not_before, Block::Backoff))
-        .or_else(|| wait(now, pace.write_not_before, Block::Backoff))
-        .or_else(|| wait(now, gap_after(SHORTEST_GAP), Block::Gap))
+        .or_else(|| wait(now, pace.write_not_before, Block::Write))
+        .or_else(|| wait(now, after(pace.last_request, SHORTEST_GAP), Block::Gap))
         .unwrap_or(match pace.claim {
             ClaimView::Foreign { until } => {
                 Decision::Blocked { by: Block::Reason(Reason::Claimed), until: Some(until) }

@@ -105,7 +105,7 @@ impl Pass<'_> {
     ) -> Result<Step, ApiError> {
         let requested_at = self.ctx.clock.now();
         let started = self.ctx.clock.elapsed();
-        self.ctx.memory.with(&self.key, |entry| entry.last_request = Some(requested_at));
+        self.ctx.memory.with(&self.key, |entry| entry.last_request = Some(started));
         tracing::info!(reason = reason.as_str(), "requesting token");
         let answer = match self.ctx.issuer.send(exchange).await {
             Ok(raw) => interpret(&raw, inputs, requested_at),
@@ -174,13 +174,16 @@ impl Pass<'_> {
                 "Successfully obtained new token. Expires in {expires_in_seconds} seconds ({expires_in_hours} hours)"
             );
         }
+        let served = view.judged.content.as_ref().and_then(|content| content.renewed.as_ref());
         let content = Content {
             record_seal: RecordSeal::of(&record).as_str().to_owned(),
             input_seal: Some(InputSeal::of(inputs, record.access_token()).as_str().to_owned()),
-            renewed: self.token.annotations().get(RENEW_ANNOTATION).cloned(),
+            renewed: self.token.annotations().get(RENEW_ANNOTATION).cloned().or_else(|| served.cloned()),
             record,
         };
-        let issued = Issued { content, reason, repeated, requested_at, trouble: view.judged.trouble.clone() };
+        let replaces = view.held_facts().map(|held| held.seal);
+        let trouble = view.judged.trouble.clone();
+        let issued = Issued { content, reason, repeated, trouble, requested_at, replaces };
         self.ctx.memory.with(&self.key, |entry| {
             entry.issued = Some(issued.into());
             entry.lifeless_answers = 0;
@@ -199,7 +202,7 @@ impl Pass<'_> {
         inputs: &Inputs,
         repeated: bool,
     ) -> Result<Step, ApiError> {
-        let until = self.ctx.clock.now().saturating_add(LAST_SECOND_DELAY).unwrap_or(Timestamp::MAX);
+        let until = after(self.ctx.clock.elapsed(), LAST_SECOND_DELAY);
         let answers = self.ctx.memory.with(&self.key, |entry| {
             entry.lifeless_answers = entry.lifeless_answers.saturating_add(1);
             entry.lifeless_answers
@@ -257,7 +260,7 @@ impl Pass<'_> {
         let wait = jittered(failure.class.wait(failures, failure.retry_after), self.spread(now));
         let until = whole_second_after(now, wait);
         self.ctx.memory.with(&self.key, |entry| {
-            entry.not_before = Some(until);
+            entry.not_before = Some(after(self.ctx.clock.elapsed(), wait));
             entry.attempted = self.attempt(fetched);
         });
         tracing::warn!(reason = trouble.reason.as_str(), failures, next_attempt = %until, "token request failed: {}", trouble.message);
@@ -359,6 +362,11 @@ fn priority(view: &View) -> Priority {
     let Stored::Held(held) = &view.judged.stored else { return Priority::Urgent };
     let left = held.validity.expires_at.as_second().saturating_sub(view.now.as_second());
     if left < URGENT { Priority::Urgent } else { Priority::Renewal }
+}
+
+/// The end of a wait, by the clock that nobody sets.
+fn after(elapsed: Duration, wait: SignedDuration) -> Duration {
+    elapsed.saturating_add(Duration::try_from(wait).unwrap_or_default())
 }
 
 /// The end of a wait, in whole seconds as the status holds it; never earlier.

@@ -1,5 +1,7 @@
 //! Looking: what is read, and what it means.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -9,11 +11,12 @@ use crate::api::{Attempted, ObjectVersion, RENEW_ANNOTATION, VerteilTokenStatus}
 use crate::cluster::{ApiError, version};
 use crate::credentials::{check_issuer, read_inputs};
 use crate::decide::{
-    ClaimView, FailureClass, Held, HeldFacts, Pace, Reason, Stored, Trouble, Unsaved, Wanted, view_claim,
+    ClaimView, FailureClass, Held, HeldFacts, Pace, Reason, Stored, Trouble, Unsaved, Wanted, since_first_sight,
+    view_claim,
 };
 use crate::memory::{Attempt, Entry, Issued};
 use crate::secret::{Judged, judge};
-use crate::token::{InputSeal, Inputs, Verdict, renewal_point};
+use crate::token::{InputSeal, Inputs, RecordSeal, Verdict, renewal_point};
 
 /// What was read.
 pub(super) struct Fetched {
@@ -160,19 +163,26 @@ impl Pass<'_> {
 
     fn pace(&self, entry: &mut Entry, status: &VerteilTokenStatus, fetched: &Fetched, now: Timestamp) -> Pace {
         let lifted = match (&entry.attempted, self.attempt(fetched)) {
-            (Some(attempted), Some(attempt)) => *attempted != attempt,
+            // Changed since this process tried; but another one may have tried with the same since.
+            (Some(attempted), Some(attempt)) => *attempted != attempt && status.attempted != self.attempted(fetched),
             // After a restart versions stand for what they held.
             (None, Some(_)) => status.attempted.is_some() && status.attempted != self.attempted(fetched),
             (_, None) => false,
         };
         let told = Trouble::told_by(status).map(|trouble| longest_wait(trouble.reason));
         let latest = now.saturating_add(told.unwrap_or(longest_wait(Reason::RequestRefused))).unwrap_or(Timestamp::MAX);
-        let not_before = status.next_attempt_time.as_ref().map(|time| time.0.min(latest)).max(entry.not_before);
+        let elapsed = self.ctx.clock.elapsed();
+        let told_wait = status.next_attempt_time.as_ref().map(|time| time.0);
+        let told_wait = told_wait.map(|until| since_first_sight(&mut entry.wait_ahead, until, latest, elapsed));
+        let told_request = status.last_request_time.as_ref().map(|time| time.0);
+        let told_request = told_request.map(|at| since_first_sight(&mut entry.request_ahead, at, now, elapsed));
+        let by_now = |at: Duration| now.saturating_add(signed(at) - signed(elapsed)).unwrap_or(now);
         Pace {
             leading: *self.ctx.leading.borrow(),
-            not_before: not_before.filter(|_| !lifted),
-            write_not_before: entry.refused_writes.map(|(_, until)| until),
-            last_request: status.last_request_time.as_ref().map(|time| time.0).max(entry.last_request),
+            not_before: told_wait.max(entry.not_before.map(by_now)).filter(|_| !lifted),
+            write_not_before: entry.refused_writes.map(|(_, until)| by_now(until)),
+            last_request: told_request.max(entry.last_request.map(by_now)),
+            last_issue: told_request,
             unscheduled: status.unscheduled_issues.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
             claim: self.claim_view(entry, status, now),
         }
@@ -230,9 +240,16 @@ fn unsaved(issued: &Issued, judged: &Judged, inputs: Option<&Inputs>) -> Unsaved
     let saved = judged.content.as_ref().is_some_and(|stored| {
         stored.record_seal == content.record_seal
             && stored.input_seal == content.input_seal
-            && stored.renewed == content.renewed
+            // A token that serves no renewal says nothing of one served before.
+            && (content.renewed.is_none() || stored.renewed == content.renewed)
     });
-    Unsaved { validity: content.record.validity(), current, saved }
+    let stored = judged.content.as_ref().map(|stored| RecordSeal::of(&stored.record));
+    let replaces_stored = stored.is_some() && stored == issued.replaces;
+    Unsaved { validity: content.record.validity(), current, saved, replaces_stored }
+}
+
+fn signed(span: Duration) -> SignedDuration {
+    SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX)
 }
 
 /// The longest that a wait for `reason` can be: what a status says is not believed beyond it.

@@ -72,9 +72,14 @@ impl Pass<'_> {
         until: Option<Timestamp>,
     ) -> Result<Action, ApiError> {
         let trouble = match by {
+            // What else the status tells of is over, or it would stand in the way itself.
             Block::Backoff => Trouble::told_by(&self.token.status.clone().unwrap_or_default())
+                .filter(|trouble| trouble.reason.is_waited_out())
                 .unwrap_or_else(|| Trouble::new(Reason::Issuing, "the next attempt is waited for")),
-            Block::Gap => Trouble::new(Reason::Issuing, "requests keep a distance of 5 s"),
+            // What only this process knows is not worth a status: two operators would write against each other meanwhile.
+            Block::Gap | Block::Write => {
+                return Ok(until.map_or(Action::requeue(LONGEST_SLEEP), |at| sleep_until(at, view.now)));
+            }
             Block::Reason(reason) => self.explain(view, reason),
         };
         self.troubled(view, trouble, until).await
