@@ -11,7 +11,7 @@ use kube::{Resource, ResourceExt};
 
 use crate::api::IssueReason;
 use crate::secret::Content;
-use crate::token::InputsFingerprint;
+use crate::token::{InputsFingerprint, RecordSeal};
 
 /// Namespace and name of one object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,19 +38,25 @@ pub struct Entry {
     /// The inputs of the last failed attempt.
     pub attempted: Option<Attempt>,
     /// End of the wait after a failed attempt, in case the status could not be written.
-    pub not_before: Option<Timestamp>,
+    pub not_before: Option<Duration>,
     /// When the last request went out, by the clock that nobody can set.
     pub last_request: Option<Duration>,
     /// When the last request that brought a token went out, by the same clock.
     pub last_issue: Option<Duration>,
+    /// The time of a last request that lies ahead of the clock, which was set back, and when it was first seen.
+    pub request_ahead: Option<(Timestamp, Duration)>,
+    /// The same of the end of a wait.
+    pub wait_ahead: Option<(Timestamp, Duration)>,
     /// The claim that this process made last.
     pub claim: Option<OwnClaim>,
+    /// It was made over somebody else's that had run out, and no request has followed yet.
+    pub taking_over: bool,
     /// Somebody else's claim, and when it was first seen.
     pub seen_claim: Option<(String, Duration)>,
     /// The resource version of our last status write: an older object is a stale one.
     pub written: Option<u64>,
     /// Writes of the Secret that were refused in a row, and when the next one may be tried.
-    pub refused_writes: Option<(u32, Timestamp)>,
+    pub refused_writes: Option<(u32, Duration)>,
     /// Passes that failed at the apiserver in a row.
     pub failures: u32,
     /// Answers in a row that gave a token without any life left.
@@ -69,6 +75,8 @@ pub struct Issued {
     pub trouble: Option<String>,
     /// When it was asked for.
     pub requested_at: Timestamp,
+    /// The record that the Secret held then.
+    pub replaces: Option<RecordSeal>,
 }
 
 /// A claim of this process.

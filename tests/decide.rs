@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use verteil_token_operator::api::IssueReason;
 use verteil_token_operator::decide::{
     Block, ClaimView, Decision, FailureClass, Held, Pace, Reason, SHORTEST_GAP, Stored, Unsaved, Wanted, brake,
-    covers_request, decide, gap_end, unscheduled_after, view_claim, wants_saving,
+    covers_request, decide, held_until, unscheduled_after, view_claim, wants_saving,
 };
 use verteil_token_operator::token::{Record, RecordSeal, Validity, renewal_point};
 
@@ -63,8 +63,8 @@ fn any_stored() -> impl Strategy<Value = Stored> {
 }
 
 prop_compose! {
-    fn any_unsaved()(validity in any_validity(), current: bool, saved: bool) -> Unsaved {
-        Unsaved { validity, current, saved }
+    fn any_unsaved()(validity in any_validity(), current: bool, saved: bool, replaces_stored: bool) -> Unsaved {
+        Unsaved { validity, current, saved, replaces_stored }
     }
 }
 
@@ -90,11 +90,12 @@ fn any_claim() -> impl Strategy<Value = ClaimView> {
 prop_compose! {
     fn any_pace()(
         leading in prop::bool::weighted(0.8), not_before in prop::option::of(any_time()),
+        own_not_before in prop::option::weighted(0.2, any_time()),
         write_not_before in prop::option::weighted(0.2, any_time()), last_request in prop::option::of(any_time()),
         last_issue in prop::option::of(any_time()),
         unscheduled in prop_oneof![0u32..8, any::<u32>()], claim in any_claim(),
     ) -> Pace {
-        Pace { leading, not_before, write_not_before, last_request, last_issue, unscheduled, claim }
+        Pace { leading, not_before, own_not_before, write_not_before, last_request, last_issue, unscheduled, claim }
     }
 }
 
@@ -103,6 +104,7 @@ fn free() -> Pace {
     Pace {
         leading: true,
         not_before: None,
+        own_not_before: None,
         write_not_before: None,
         last_request: None,
         last_issue: None,
@@ -199,7 +201,7 @@ proptest! {
     fn nothing_goes_out_before_the_end_of_a_wait(
         now in any_time(), wanted in any_wanted(), stored in any_stored(), pace in any_pace(),
     ) {
-        prop_assume!(pace.not_before.is_some_and(|end| now < end));
+        prop_assume!(pace.not_before.max(pace.own_not_before).is_some_and(|end| now < end));
         let decision = decide(now, &wanted, &stored, None, &pace);
         let requests = matches!(decision, Decision::Request { .. });
         prop_assert!(!requests);
@@ -211,8 +213,8 @@ proptest! {
     ) {
         let decision = decide(now, &wanted, &stored, None, &pace);
         if matches!(decision, Decision::Request { .. }) && let Some(last) = pace.last_request {
-            // A clock that was set back may show the last request ahead: then there is no gap to keep.
-            prop_assert!(gap_end(last, SHORTEST_GAP, now).is_none_or(|end| now >= end));
+            // A clock that was set back may show the last request ahead: then the gap counts from now.
+            prop_assert!(now >= held_until(last, SHORTEST_GAP, now));
         }
         if let Decision::Blocked { by: Block::Gap | Block::Reason(Reason::GenerationThrottled), until: Some(until) } = decision {
             prop_assert!(until.duration_since(now) <= SignedDuration::from_secs(3600));
@@ -279,6 +281,7 @@ proptest! {
     ) {
         let later = held.current && now < held.validity.expires_at && held.validity.issued_at > unsaved.validity.issued_at;
         let dead = now >= unsaved.validity.expires_at;
+        let later = later && !unsaved.replaces_stored;
         let saves = wants_saving(now, &Stored::Held(held), &unsaved);
         prop_assert_eq!(saves, unsaved.current && !unsaved.saved && !dead && !later);
     }

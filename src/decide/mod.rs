@@ -8,7 +8,9 @@ mod reason;
 mod report;
 
 pub use claim::{CLAIM_SLACK, ClaimView, SAVE_RESERVE, claim_seconds, covers_request, view_claim};
-pub use pace::{FailureClass, LAST_SECOND_DELAY, SHORTEST_GAP, brake, gap_end, jittered, unscheduled_after};
+pub use pace::{
+    FailureClass, LAST_SECOND_DELAY, SHORTEST_GAP, brake, held_until, jittered, since_first_sight, unscheduled_after,
+};
 pub use reason::Reason;
 pub use report::{HeldFacts, Report, Standing, TOKEN_EXPIRED_GRACE, Trouble, condition, holds, next_status};
 
@@ -75,6 +77,8 @@ pub struct Unsaved {
     pub current: bool,
     /// The Secret holds it already, with its seals; only the status is yet to be written.
     pub saved: bool,
+    /// The Secret holds the record that this token was requested to replace: whatever the clock said, that one is older.
+    pub replaces_stored: bool,
 }
 
 /// What the past allows.
@@ -82,8 +86,10 @@ pub struct Unsaved {
 pub struct Pace {
     /// May this process request tokens, or is another one the leader?
     pub leading: bool,
-    /// End of the wait after a failure; none where a change has lifted it.
+    /// End of the wait after a failure, as the status tells it; none where a change has lifted it.
     pub not_before: Option<Timestamp>,
+    /// The same as this process remembers it: the status may not have been written.
+    pub own_not_before: Option<Timestamp>,
     /// End of the wait after a refused write of the Secret.
     pub write_not_before: Option<Timestamp>,
     /// When the last request went out.
@@ -133,6 +139,8 @@ pub enum Block {
     Reason(Reason),
     /// The wait after a failure; status says which.
     Backoff,
+    /// A wait that only this process knows of: after a refused write, or a failure that the status does not tell.
+    Own,
     /// Requests follow each other too fast.
     Gap,
 }
@@ -157,7 +165,7 @@ pub fn decide(now: Timestamp, wanted: &Wanted, stored: &Stored, unsaved: Option<
         Stored::Terminating => blocked(Reason::SecretTerminating),
         Stored::Foreign => blocked(Reason::SecretNotOurs),
         Stored::Absent { .. } | Stored::Unusable | Stored::Held(_) if save => {
-            wait(now, pace.write_not_before, Block::Backoff).unwrap_or(Decision::Save)
+            wait(now, pace.write_not_before, Block::Own).unwrap_or(Decision::Save)
         }
         Stored::Absent { lost: false } => request(now, IssueReason::Initial, wanted, pace),
         Stored::Absent { lost: true } => request(now, IssueReason::SecretDeleted, wanted, pace),
@@ -170,7 +178,7 @@ pub fn decide(now: Timestamp, wanted: &Wanted, stored: &Stored, unsaved: Option<
             };
             match next {
                 Decision::Settled { .. } | Decision::Blocked { .. } if !held.tidy && pace.leading => {
-                    wait(now, pace.write_not_before, Block::Backoff).unwrap_or(Decision::Repair)
+                    wait(now, pace.write_not_before, Block::Own).unwrap_or(Decision::Repair)
                 }
                 Decision::Leave
                 | Decision::Settled { .. }
@@ -191,7 +199,10 @@ pub fn wants_saving(now: Timestamp, stored: &Stored, unsaved: &Unsaved) -> bool 
     }
     match stored {
         Stored::Held(held) => {
-            !(held.current && held.validity.holds_at(now) && held.validity.issued_at > unsaved.validity.issued_at)
+            unsaved.replaces_stored
+                || !(held.current
+                    && held.validity.holds_at(now)
+                    && held.validity.issued_at > unsaved.validity.issued_at)
         }
         Stored::Absent { .. } | Stored::Terminating | Stored::Foreign | Stored::Unusable => true,
     }
@@ -218,22 +229,22 @@ fn request(now: Timestamp, reason: IssueReason, wanted: &Wanted, pace: &Pace) ->
     if !pace.leading {
         return Decision::Leave;
     }
-    let after = |start: Option<Timestamp>, gap| start.and_then(|start| gap_end(start, gap, now));
+    // First of all, since every process sees it alike: two that explained themselves differently would write against each other.
+    if let ClaimView::Foreign { until } = pace.claim {
+        return Decision::Blocked { by: Block::Reason(Reason::Claimed), until: Some(until) };
+    }
+    let after = |start: Option<Timestamp>, gap| start.map(|start| held_until(start, gap, now));
     // Of a request that failed the backoff alone tells when the next one goes out.
     let gap = brake(reason, pace.unscheduled);
     // The shortest gap holds for every request and is no reproach.
     let by = if gap > SHORTEST_GAP { Block::Reason(Reason::GenerationThrottled) } else { Block::Gap };
-    wait(now, after(pace.last_issue, gap), by)
-        .or_else(|| wait(now, pace.not_before, Block::Backoff))
-        .or_else(|| wait(now, pace.write_not_before, Block::Backoff))
+    // The failure first: it says more than the brake that may hold beside it.
+    wait(now, pace.not_before, Block::Backoff)
+        .or_else(|| wait(now, after(pace.last_issue, gap), by))
+        .or_else(|| wait(now, pace.own_not_before, Block::Own))
+        .or_else(|| wait(now, pace.write_not_before, Block::Own))
         .or_else(|| wait(now, after(pace.last_request, SHORTEST_GAP), Block::Gap))
-        .unwrap_or(match pace.claim {
-            ClaimView::Foreign { until } => {
-                Decision::Blocked { by: Block::Reason(Reason::Claimed), until: Some(until) }
-            }
-            ClaimView::Free | ClaimView::Mine => Decision::Request { reason, takeover: false },
-            ClaimView::RunOut => Decision::Request { reason, takeover: true },
-        })
+        .unwrap_or(Decision::Request { reason, takeover: pace.claim == ClaimView::RunOut })
 }
 
 /// Blocked, if `until` lies ahead.

@@ -1,5 +1,7 @@
 //! How fast requests may follow each other: the backoff after failures and the brake on successes.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::IssueReason;
@@ -113,11 +115,29 @@ pub fn unscheduled_after(reason: IssueReason, unscheduled: u32) -> u32 {
     }
 }
 
-/// The end of a gap that began at `start`. None if `start` lies ahead: the clock was set back, and a gap that nobody can date
-/// must not stall anything; the request that follows dates it anew.
+/// `at`, but no later than `latest` was when `at` was first seen: what lies further ahead was written before the clock was set
+/// back. `latest` moves on with the clock, so that without the memory of that moment a wait would end only when the clock has
+/// caught up.
+pub fn since_first_sight(
+    ahead: &mut Option<(Timestamp, Duration)>,
+    at: Timestamp,
+    latest: Timestamp,
+    elapsed: Duration,
+) -> Timestamp {
+    if at <= latest {
+        *ahead = None;
+        return at;
+    }
+    let (_, since) = ahead.filter(|(seen, _)| *seen == at).unwrap_or((at, elapsed));
+    *ahead = Some((at, since));
+    let gone = SignedDuration::try_from(elapsed.saturating_sub(since)).unwrap_or(SignedDuration::MAX);
+    latest.saturating_sub(gone).unwrap_or(Timestamp::MIN)
+}
+
+/// `start` plus `wait`, but at most `wait` from `now`: a clock that was set back must not stall anything for longer.
 #[must_use]
-pub fn gap_end(start: Timestamp, gap: SignedDuration, now: Timestamp) -> Option<Timestamp> {
-    (start <= now).then(|| start.saturating_add(gap).unwrap_or(Timestamp::MAX))
+pub fn held_until(start: Timestamp, wait: SignedDuration, now: Timestamp) -> Timestamp {
+    start.min(now).saturating_add(wait).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

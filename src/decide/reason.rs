@@ -139,6 +139,13 @@ impl Reason {
         }
     }
 
+    /// Whether it is followed by a wait, after which another attempt is made.
+    #[must_use]
+    pub fn is_waited_out(self) -> bool {
+        let refused = matches!(self, Self::WriteRefused | Self::Forbidden | Self::SecretImmutable);
+        refused || FailureClass::ALL.into_iter().any(|class| Self::from(class) == self)
+    }
+
     /// Whether it is the ordinary course of things rather than trouble.
     #[must_use]
     pub const fn is_progress(self) -> bool {

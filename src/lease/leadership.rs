@@ -60,8 +60,8 @@ impl Leadership {
         until == ALWAYS || nanoseconds(elapsed) < until
     }
 
-    /// This process leads until `until`, or not at all.
-    pub(super) fn set(&self, until: Option<Duration>, elapsed: Duration) {
+    /// This process leads until `until`, by the clock that nobody can set, or not at all.
+    pub fn set(&self, until: Option<Duration>, elapsed: Duration) {
         self.0.until.store(until.map_or(0, nanoseconds), Ordering::SeqCst);
         // A no that is given while this runs is made good by the next renewal.
         if self.covers(elapsed) && self.0.refused.swap(false, Ordering::SeqCst) {

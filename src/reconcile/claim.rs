@@ -15,12 +15,14 @@ use crate::memory::OwnClaim;
 
 impl Pass<'_> {
     /// Makes sure that the claim is ours and long enough. None if it is.
+    ///
+    /// A claim that was inherited from an earlier pass is made again: somebody may have wiped it since, or changed the inputs.
     pub(super) async fn claim(
         &mut self,
         view: &View,
         enough: impl Fn(Duration) -> bool,
     ) -> Result<Option<Step>, ApiError> {
-        if self.claim_left().is_some_and(&enough) {
+        if self.confirmed && self.claim_left().is_some_and(&enough) {
             return Ok(None);
         }
         let id = self.ctx.new_claim_id();

@@ -1,5 +1,7 @@
 //! A request that brought no token: what is remembered of it, and when the next one may go out.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -28,7 +30,7 @@ impl Pass<'_> {
         inputs: &Inputs,
         repeated: bool,
     ) -> Result<Step, ApiError> {
-        let until = self.ctx.clock.now().saturating_add(LAST_SECOND_DELAY).unwrap_or(Timestamp::MAX);
+        let until = after(self.ctx.clock.elapsed(), LAST_SECOND_DELAY);
         let answers = self.ctx.memory.with(&self.key, |entry| {
             entry.lifeless_answers = entry.lifeless_answers.saturating_add(1);
             entry.lifeless_answers
@@ -49,6 +51,10 @@ impl Pass<'_> {
         ));
         let mut status = self.next(view, standing);
         status.claim = None;
+        // For whoever else may ask. It is no failure.
+        let now = self.ctx.clock.now();
+        status.last_request_time = Some(Time(whole_second_after(now, SignedDuration::ZERO)));
+        status.next_attempt_time = Some(Time(whole_second_after(now, LAST_SECOND_DELAY)));
         if repeated {
             status.issuer_repeats = Some(self.token.spec.token_url.clone());
         }
@@ -86,7 +92,7 @@ impl Pass<'_> {
         let wait = jittered(failure.class.wait(failures, failure.retry_after), self.spread(now));
         let until = whole_second_after(now, wait);
         self.ctx.memory.with(&self.key, |entry| {
-            entry.not_before = Some(until);
+            entry.not_before = Some(after(self.ctx.clock.elapsed(), wait));
             entry.attempted = self.attempt(fetched);
         });
         tracing::warn!(reason = trouble.reason.as_str(), failures, next_attempt = %until, "token request failed: {}", trouble.message);
@@ -122,6 +128,11 @@ impl Pass<'_> {
         let seed = self.token.uid().unwrap_or_default();
         seed.bytes().fold(now.subsec_nanosecond().unsigned_abs(), |n, b| n.wrapping_mul(31).wrapping_add(u32::from(b)))
     }
+}
+
+/// The end of a wait, by the clock that nobody sets.
+fn after(elapsed: Duration, wait: SignedDuration) -> Duration {
+    elapsed.saturating_add(Duration::try_from(wait).unwrap_or_default())
 }
 
 /// The end of a wait, in whole seconds as the status holds it; never earlier.

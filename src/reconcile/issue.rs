@@ -72,6 +72,10 @@ impl Pass<'_> {
             return Ok(step);
         }
         let timeout = spec.timeout.signed();
+        if takeover {
+            // Remembered until a request follows, since the answer to the claim may be lost.
+            self.ctx.memory.with(&self.key, |entry| entry.taking_over = true);
+        }
         if let Some(step) = self.claim(view, |left| covers_request(left, timeout)).await? {
             return Ok(step);
         }
@@ -89,7 +93,7 @@ impl Pass<'_> {
         if !self.ctx.may_request() {
             return self.stand_back().await;
         }
-        if takeover {
+        if self.ctx.memory.with(&self.key, |entry| std::mem::take(&mut entry.taking_over)) {
             self.say_ambiguous("a request of a process that did not finish it may have cost a token");
         }
         self.request(fetched, view, &inputs, &exchange, reason).await
@@ -174,13 +178,16 @@ impl Pass<'_> {
                 "Successfully obtained new token. Expires in {expires_in_seconds} seconds ({expires_in_hours} hours)"
             );
         }
+        let served = view.judged.content.as_ref().and_then(|content| content.renewed.as_ref());
         let content = Content {
             record_seal: RecordSeal::of(&record).as_str().to_owned(),
             input_seal: Some(InputSeal::of(inputs, record.access_token()).as_str().to_owned()),
-            renewed: self.token.annotations().get(RENEW_ANNOTATION).cloned(),
+            renewed: self.token.annotations().get(RENEW_ANNOTATION).cloned().or_else(|| served.cloned()),
             record,
         };
-        let issued = Issued { content, reason, repeated, requested_at, trouble: view.judged.trouble.clone() };
+        let replaces = view.held_facts().map(|held| held.seal);
+        let trouble = view.judged.trouble.clone();
+        let issued = Issued { content, reason, repeated, trouble, requested_at, replaces };
         self.ctx.memory.with(&self.key, |entry| {
             entry.issued = Some(issued.into());
             entry.last_issue = entry.last_request;

@@ -11,11 +11,12 @@ use crate::api::{Attempted, ObjectVersion, RENEW_ANNOTATION, VerteilTokenStatus}
 use crate::cluster::{ApiError, version};
 use crate::credentials::{check_issuer, read_inputs};
 use crate::decide::{
-    ClaimView, FailureClass, Held, HeldFacts, Pace, Reason, Stored, Trouble, Unsaved, Wanted, view_claim,
+    ClaimView, FailureClass, Held, HeldFacts, Pace, Reason, Stored, Trouble, Unsaved, Wanted, since_first_sight,
+    view_claim,
 };
 use crate::memory::{Attempt, Entry, Issued};
 use crate::secret::{Judged, judge};
-use crate::token::{InputSeal, Inputs, Verdict, renewal_point};
+use crate::token::{InputSeal, Inputs, RecordSeal, Verdict, renewal_point};
 
 /// What was read.
 pub(super) struct Fetched {
@@ -40,6 +41,9 @@ pub(super) struct View {
     /// What keeps a request from being sent, in words.
     pub(super) obstacle: Option<Trouble>,
 }
+
+/// The precision of times in a status.
+const ONE_SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 // === impl View ===
 
@@ -104,6 +108,7 @@ impl Pass<'_> {
         match self.ctx.cluster.token(&self.key).await? {
             Some(token) if token.uid() == self.token.uid() => {
                 self.token = token;
+                self.confirmed = true;
                 Ok(true)
             }
             Some(_) | None => Ok(false),
@@ -162,29 +167,31 @@ impl Pass<'_> {
 
     fn pace(&self, entry: &mut Entry, status: &VerteilTokenStatus, fetched: &Fetched, now: Timestamp) -> Pace {
         let lifted = match (&entry.attempted, self.attempt(fetched)) {
-            (Some(attempted), Some(attempt)) => *attempted != attempt,
+            // Changed since this process tried; but another one may have tried with the same since.
+            (Some(attempted), Some(attempt)) => *attempted != attempt && status.attempted != self.attempted(fetched),
             // After a restart versions stand for what they held.
             (None, Some(_)) => status.attempted.is_some() && status.attempted != self.attempted(fetched),
             (_, None) => false,
         };
         let told = Trouble::told_by(status).map(|trouble| longest_wait(trouble.reason));
         let latest = now.saturating_add(told.unwrap_or(longest_wait(Reason::RequestRefused))).unwrap_or(Timestamp::MAX);
-        let not_before = status.next_attempt_time.as_ref().map(|time| time.0).max(entry.not_before);
-        // Told by a clock that was set back since: nobody can date it, and it must not stall anything.
-        let told_issue = status.last_request_time.as_ref().map(|time| time.0).filter(|time| *time <= now);
         let elapsed = self.ctx.clock.elapsed();
-        let when = |taken: Option<Duration>| {
-            let ago = elapsed.saturating_sub(taken?);
-            Some(now.saturating_sub(ago).unwrap_or(Timestamp::MIN))
-        };
+        let told_wait = status.next_attempt_time.as_ref().map(|time| time.0);
+        let told_wait = told_wait.map(|until| since_first_sight(&mut entry.wait_ahead, until, latest, elapsed));
+        let told_issue = status.last_request_time.as_ref().map(|time| time.0);
+        let told_issue = told_issue.map(|at| since_first_sight(&mut entry.request_ahead, at, now, elapsed));
+        // Of a failed attempt only the second is told, in which it ended.
+        let told_failure = status.last_failure_time.as_ref().and_then(|time| time.0.checked_add(ONE_SECOND).ok());
+        let told_request =
+            told_issue.max(told_failure.filter(|at| *at <= now.saturating_add(ONE_SECOND).unwrap_or(now)));
+        let by_now = |at: Duration| now.saturating_add(signed(at) - signed(elapsed)).unwrap_or(now);
         Pace {
             leading: self.ctx.leads(),
-            // An end further ahead than any wait lasts was told by a clock that was set back since: the attempt that follows
-            // dates it anew.
-            not_before: not_before.filter(|until| !lifted && *until <= latest),
-            write_not_before: entry.refused_writes.map(|(_, until)| until).filter(|until| *until <= latest),
-            last_request: told_issue.max(when(entry.last_request)),
-            last_issue: told_issue.max(when(entry.last_issue)),
+            not_before: told_wait.filter(|_| !lifted),
+            own_not_before: entry.not_before.map(by_now).filter(|_| !lifted),
+            write_not_before: entry.refused_writes.map(|(_, until)| by_now(until)),
+            last_request: told_request.max(entry.last_request.map(by_now)),
+            last_issue: told_issue.max(entry.last_issue.map(by_now)),
             unscheduled: status.unscheduled_issues.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
             claim: self.claim_view(entry, status, now),
         }
@@ -249,9 +256,16 @@ fn unsaved(issued: &Issued, judged: &Judged, inputs: Option<&Inputs>) -> Unsaved
     let saved = judged.content.as_ref().is_some_and(|stored| {
         stored.record_seal == content.record_seal
             && stored.input_seal == content.input_seal
-            && stored.renewed == content.renewed
+            // A token that serves no renewal says nothing of one served before.
+            && (content.renewed.is_none() || stored.renewed == content.renewed)
     });
-    Unsaved { validity: content.record.validity(), current, saved }
+    let stored = judged.content.as_ref().map(|stored| RecordSeal::of(&stored.record));
+    let replaces_stored = stored.is_some() && stored == issued.replaces;
+    Unsaved { validity: content.record.validity(), current, saved, replaces_stored }
+}
+
+fn signed(span: Duration) -> SignedDuration {
+    SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX)
 }
 
 /// The longest that a wait for `reason` can be: what a status says is not believed beyond it.

@@ -84,6 +84,8 @@ pub(crate) struct Pass<'a> {
     key: Key,
     /// The resource as last read or written.
     token: VerteilToken,
+    /// It was read or written by this pass, and not taken from a cache: a claim in it stands.
+    confirmed: bool,
 }
 
 /// What came of an action.
@@ -146,7 +148,7 @@ async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Resul
     if let Some(until) = settled_until(token, ctx) {
         return Ok(Next::Look(sleep_until(until, ctx.clock.now())));
     }
-    let mut pass = Pass { ctx, key: key.clone(), token: token.clone() };
+    let mut pass = Pass { ctx, key: key.clone(), token: token.clone(), confirmed: false };
     if !pass.has_unsaved() && !ctx.leads() {
         // Standing by, there is nothing to do but to save. Leadership rings.
         pass.see_claim();

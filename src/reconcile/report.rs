@@ -60,6 +60,10 @@ impl Pass<'_> {
         }
         self.account(view, &mut status);
         self.write(view, status).await?;
+        // The former holder had saved its token.
+        if self.ctx.memory.peek(&self.key, |entry| entry.taking_over) == Some(true) {
+            self.ctx.memory.with(&self.key, |entry| entry.taking_over = false);
+        }
         let next = claim_ends.map_or(until, |ends| ends.min(until));
         Ok(sleep_until(next, self.ctx.clock.now()))
     }
@@ -72,10 +76,18 @@ impl Pass<'_> {
         until: Option<Timestamp>,
     ) -> Result<Action, ApiError> {
         let trouble = match by {
+            // What else the status tells of is over, or it would stand in the way itself.
             Block::Backoff => Trouble::told_by(&self.token.status.clone().unwrap_or_default())
+                .filter(|trouble| trouble.reason.is_waited_out())
                 .unwrap_or_else(|| Trouble::new(Reason::Issuing, "the next attempt is waited for")),
-            Block::Gap => Trouble::new(Reason::Issuing, "requests keep a distance of 5 s"),
-            Block::Reason(reason) => self.explain(view, reason, until),
+            // What only this process knows is not worth a status: two operators would write against each other meanwhile. But
+            // a token that was saved is.
+            Block::Gap | Block::Own if !self.has_unsaved() => {
+                return Ok(until.map_or(Action::requeue(LONGEST_SLEEP), |at| sleep_until(at, view.now)));
+            }
+            Block::Gap | Block::Own => Trouble::told_by(&self.token.status.clone().unwrap_or_default())
+                .unwrap_or_else(|| Trouble::new(Reason::Issuing, "the next attempt is waited for")),
+            Block::Reason(reason) => self.explain(view, reason),
         };
         self.troubled(view, trouble, until).await
     }
@@ -96,6 +108,10 @@ impl Pass<'_> {
             held.validity.expires_at.saturating_add(grace).ok()
         });
         let mut status = self.next(view, standing);
+        // How exactly it is on its way two processes may see differently, and would write against each other.
+        if progress && !self.has_unsaved() && self.tells_of_progress() {
+            status.conditions.clone_from(&self.token.status.clone().unwrap_or_default().conditions);
+        }
         if view.pace.claim == ClaimView::Mine && !self.has_unsaved() {
             status.claim = None;
         }
@@ -133,7 +149,7 @@ impl Pass<'_> {
         Ok(Action::requeue(FORBIDDEN_SLEEP))
     }
 
-    fn explain(&self, view: &View, reason: Reason, until: Option<Timestamp>) -> Trouble {
+    fn explain(&self, view: &View, reason: Reason) -> Trouble {
         let name = self.token.secret_name();
         let found = view.judged.trouble.clone().unwrap_or_default();
         let message = match reason {
@@ -158,9 +174,9 @@ impl Pass<'_> {
                 };
                 let writer =
                     view.judged.writer.as_deref().map(|w| format!(", last written by {w}")).unwrap_or_default();
-                // Whole seconds, so that one look after the other says the same.
-                let next = until.map(|at| format!(", the next one at {}", whole_second(at))).unwrap_or_default();
-                format!("{cause}{writer}; tokens outside the schedule are issued at growing intervals{next}")
+                format!(
+                    "{cause}{writer}; tokens outside the schedule are issued at growing intervals, of an hour at most"
+                )
             }
             Reason::TokenValid
             | Reason::Issuing
@@ -196,19 +212,25 @@ impl Pass<'_> {
             let claimed = old.is_some_and(|s| s.claim.is_some());
             if known.map_or(claimed, |known| held.validity.issued_at > known) {
                 status.tokens_issued = Some(status.tokens_issued.unwrap_or_default().saturating_add(1));
-                status.last_request_time = Some(Time(held.validity.issued_at));
+                let known = status.last_request_time.as_ref().map(|time| time.0);
+                status.last_request_time = known.max(Some(held.validity.issued_at)).map(Time);
             }
             return;
         };
         let sent = Time(whole_second(issued.requested_at));
-        if status.last_request_time.as_ref() == Some(&sent) {
+        // Entered before, or entered late after somebody else's; a time ahead was told by a clock that was set back since.
+        let told = status.last_request_time.as_ref().filter(|told| told.0 <= next_second(view.now));
+        if told.is_some_and(|told| told.0 >= sent.0) {
             return;
         }
         status.last_request_time = Some(sent);
         let unscheduled = status.unscheduled_issues.and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
         status.unscheduled_issues = Some(i64::from(unscheduled_after(issued.reason, unscheduled)));
-        (status.failed_attempts, status.last_failure_time, status.next_attempt_time, status.attempted) =
-            (None, None, None, None);
+        // Entered late, it may be older than a failure.
+        if status.last_failure_time.as_ref().is_none_or(|failed| failed.0 < issued.requested_at) {
+            (status.failed_attempts, status.last_failure_time, status.next_attempt_time, status.attempted) =
+                (None, None, None, None);
+        }
         status.issuer_repeats = view.wanted.issuer_repeats.then(|| self.token.spec.token_url.clone());
         if !issued.repeated {
             status.tokens_issued = Some(status.tokens_issued.unwrap_or_default().saturating_add(1));
@@ -258,6 +280,7 @@ impl Pass<'_> {
         let version = written.resource_version().and_then(|v| v.parse().ok());
         self.ctx.memory.with(&self.key, |entry| entry.written = version);
         let before = std::mem::replace(&mut self.token, written);
+        self.confirmed = true;
         self.tell(before.status.as_ref(), &status);
         Ok(())
     }
@@ -300,6 +323,14 @@ impl Pass<'_> {
         self.ctx.metrics.set_unsaved(self.ctx.memory.unsaved().len());
     }
 
+    /// Whether the status says, of this very spec, that a token is on its way.
+    fn tells_of_progress(&self) -> bool {
+        let Some(status) = &self.token.status else { return false };
+        let ready = condition(status, "Ready").filter(|c| c.status == "False");
+        status.observed_generation == self.token.metadata.generation
+            && ready.and_then(|c| Reason::parse(&c.reason)).is_some_and(Reason::is_progress)
+    }
+
     fn issued(&self) -> Option<Arc<Issued>> {
         self.ctx.memory.peek(&self.key, |entry| entry.issued.clone()).flatten()
     }
@@ -307,6 +338,11 @@ impl Pass<'_> {
     pub(super) fn has_unsaved(&self) -> bool {
         self.issued().is_some()
     }
+}
+
+/// The latest time that a status written at `now` may tell.
+fn next_second(now: Timestamp) -> Timestamp {
+    Timestamp::from_second(now.as_second().saturating_add(1)).unwrap_or(now)
 }
 
 /// `at` as the status holds it.

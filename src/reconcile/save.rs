@@ -1,5 +1,7 @@
 //! Writing the Secret: an unsaved token, or the stored record anew.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -97,7 +99,8 @@ impl Pass<'_> {
             let refused = entry.refused_writes.map_or(0, |(count, _)| count);
             let wait = SignedDuration::from_secs((FIRST_WAIT << refused.min(10)).min(LAST_WAIT));
             let until = view.now.saturating_add(wait).unwrap_or(Timestamp::MAX);
-            entry.refused_writes = Some((refused.saturating_add(1), until));
+            let ends = self.ctx.clock.elapsed().saturating_add(Duration::try_from(wait).unwrap_or_default());
+            entry.refused_writes = Some((refused.saturating_add(1), ends));
             until
         });
         tracing::warn!(reason = trouble.reason.as_str(), "the Secret cannot be written: {}", trouble.message);

@@ -1,0 +1,452 @@
+//! One list of steps: who goes on next, what becomes of each call, and who crashes where.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use tokio::sync::mpsc;
+use verteil_token_operator::api::VerteilTokenSpec;
+use verteil_token_operator::clock::Clock;
+use verteil_token_operator::issuer::Issuer;
+use verteil_token_operator::memory::Key;
+use verteil_token_operator::metrics::Metrics;
+use verteil_token_operator::token::{Record, RecordSeal, renewal_point};
+
+use crate::apiserver::{Apiserver, Call, NAME, NAMESPACE, failure};
+use crate::clock::ModelClock;
+use crate::issuer::{Endpoint, Reply};
+use crate::ledger::{Ledger, Outcome};
+use crate::operator::{Arrival, Operator, Stop};
+use crate::random::Random;
+use crate::user::{CREDENTIALS, STEPS, Step};
+
+/// A call that hangs for longer is given up by the operator.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// What may happen in one list: the lists differ in kind, not only in order.
+struct Kind {
+    steps: Vec<Step>,
+    length: usize,
+    call_faults: usize,
+    issuer_faults: usize,
+    crashes: usize,
+    stale: usize,
+    lifetime: u64,
+    repeats: bool,
+}
+
+pub struct Run<'a> {
+    pub random: Random,
+    pub clock: Arc<ModelClock>,
+    pub server: Apiserver,
+    pub operators: Vec<Operator>,
+    pub ledger: Ledger,
+    pub metrics: Vec<Arc<Metrics>>,
+    pub trace: Vec<String>,
+    pub password: String,
+    pub spec: VerteilTokenSpec,
+    pub renewals: u32,
+    pub seal_lost: bool,
+    pub tag: String,
+    kind: Kind,
+    issuer: &'a Issuer,
+    arrivals: mpsc::UnboundedReceiver<Arrival>,
+    sender: mpsc::UnboundedSender<Arrival>,
+    processes: u64,
+    /// The token that the issuer gave last, and its end by the issuer's clock.
+    given: Option<(String, Duration)>,
+}
+
+impl Kind {
+    fn of(random: &mut Random) -> Self {
+        let steps = STEPS.into_iter().filter(|_| random.chance(350)).chain([Step::Tick, Step::Tick]).collect();
+        Self {
+            steps,
+            length: 4 + random.below(14),
+            call_faults: random.pick(&[0, 0, 30, 150]),
+            issuer_faults: random.pick(&[0, 0, 200, 600]),
+            crashes: random.pick(&[0, 0, 0, 10, 40]),
+            stale: random.pick(&[0, 300, 600]),
+            lifetime: random.pick(&[43_199, 43_199, 3600, 300, 60]),
+            repeats: random.chance(200),
+        }
+    }
+}
+
+impl<'a> Run<'a> {
+    pub fn new(seed: u64, issuer: &'a Issuer, endpoint: &Endpoint) -> Self {
+        let mut random = Random::new(seed);
+        let kind = Kind::of(&mut random);
+        let (sender, arrivals) = mpsc::unbounded_channel();
+        let tag = format!("list-{seed}");
+        let url = endpoint.url(&tag, sender.clone());
+        let retain = if random.chance(500) { "Retain" } else { "Delete" };
+        let spec = serde_json::from_value(serde_json::json!({
+            "tokenURL": url, "credentialsSecretRef": {"name": CREDENTIALS}, "scopes": ["s0"],
+            "secret": {"deletionPolicy": retain},
+        }));
+        let spec: VerteilTokenSpec = spec.unwrap();
+        let mut run = Self {
+            random,
+            clock: Arc::new(ModelClock::new()),
+            server: Apiserver::default(),
+            operators: Vec::new(),
+            ledger: Ledger::default(),
+            metrics: Vec::new(),
+            trace: Vec::new(),
+            password: "p0".into(),
+            spec: spec.clone(),
+            renewals: 0,
+            seal_lost: false,
+            tag,
+            kind,
+            issuer,
+            arrivals,
+            sender,
+            processes: 0,
+            given: None,
+        };
+        run.make_credentials();
+        run.server.create_token(spec);
+        for _ in 0..=run.random.below(2) {
+            run.launch(None);
+        }
+        run
+    }
+
+    pub fn say(&mut self, line: impl FnOnce() -> String) {
+        let at = self.clock.elapsed().as_secs() - 1000;
+        self.trace.push(format!("{at:>6} s #{:<3} {}", self.ledger.now(), line()));
+    }
+
+    /// The list, up to where rest is to be found.
+    pub async fn unrest(&mut self) -> Result<(), String> {
+        for _ in 0..self.kind.length {
+            for _ in 0..self.random.pick(&[0, 1, 2, 4, 8, 16]) {
+                let op = self.random.below(self.operators.len());
+                self.go_on(op, true).await?;
+            }
+            let step = self.random.below(self.kind.steps.len());
+            self.step(self.kind.steps[step]).await?;
+            if self.random.chance(200) {
+                self.collect();
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a process, in the place of another or besides.
+    pub fn launch(&mut self, place: Option<usize>) {
+        self.processes += 1;
+        let mut operator = Operator::start(self.processes, self.issuer, &self.clock, &self.sender);
+        self.metrics.push(Arc::clone(&operator.ctx.metrics));
+        // Its watches begin with lists.
+        operator.cached = self.server.history.len() - 1;
+        operator.told = self.server.secret_events.len();
+        let versions = &operator.ctx.versions;
+        self.server.token().into_iter().for_each(|token| versions.add(token));
+        self.server.secrets.values().for_each(|secret| drop(versions.applied(&secret.metadata)));
+        let listed = self.server.secrets.keys().map(|name| Key { namespace: NAMESPACE.into(), name: name.clone() });
+        versions.relisted(None, &listed.collect(), true);
+        match place {
+            Some(place) => self.operators[place] = operator,
+            None => self.operators.push(operator),
+        }
+    }
+
+    pub async fn crash(&mut self, op: usize) {
+        let process = self.operators[op].process;
+        if let Some((Stop::Post(_), _)) = self.operators[op].stop.take() {
+            let made = self.random.chance(500);
+            self.lose(op, made);
+        }
+        self.say(|| format!("operator {process} crashes"));
+        if let Some(pass) = self.operators[op].pass.take() {
+            pass.abort();
+            drop(pass.await);
+        }
+        self.ledger.crash(process);
+        self.launch(Some(op));
+    }
+
+    pub fn collect(&mut self) {
+        if self.server.collect() {
+            self.ledger.cause();
+            self.say(|| "the garbage collector takes the Secret".into());
+        }
+    }
+
+    /// One operator starts a pass, or its call goes through.
+    pub async fn go_on(&mut self, op: usize, unrest: bool) -> Result<(), String> {
+        let Some((stop, _)) = self.operators[op].stop.take() else { return self.look(op, unrest).await };
+        match stop {
+            Stop::Call(call, reply) => {
+                let fault = unrest && self.random.chance(self.kind.call_faults);
+                let crash = unrest && self.random.chance(self.kind.crashes);
+                let fate = if fault || crash { self.random.below(6) } else { usize::MAX };
+                let write = call.verb != http::Method::GET;
+                let secret = call.path.contains("/secrets");
+                let answer = match fate {
+                    0 => Some(failure(500, "InternalError")),
+                    1 if write && !crash => Some(failure(409, "Conflict")),
+                    2 if write && secret && !crash => Some(failure(403, "Forbidden")),
+                    1..=2 => None,
+                    _ => Some(self.handle(op, &call)?),
+                };
+                if crash {
+                    drop(reply);
+                    self.crash(op).await;
+                    return Ok(());
+                }
+                match answer.filter(|_| !(3..=4).contains(&fate)) {
+                    Some((status, body)) => {
+                        self.say_of(op, call.name, &format!("{status}{}", if fault { " (fault)" } else { "" }));
+                        drop(reply.send((status, serde_json::to_vec(&body).unwrap())));
+                    }
+                    None => self.say_of(op, call.name, "no answer"),
+                }
+            }
+            Stop::Post(reply) => {
+                let crash = unrest && self.random.chance(5 * self.kind.crashes);
+                let fault = unrest && self.random.chance(self.kind.issuer_faults);
+                let answer = self.answer(op, fault, crash);
+                if crash {
+                    self.crash(op).await;
+                    return Ok(());
+                }
+                if let Some(answer) = answer {
+                    drop(reply.send(answer));
+                }
+            }
+        }
+        self.arrive(op).await
+    }
+
+    /// A pass begins, from what the caches hold.
+    async fn look(&mut self, op: usize, unrest: bool) -> Result<(), String> {
+        let stale = |run: &mut Self, from: usize, to: usize| {
+            let lags = unrest && run.random.chance(run.kind.stale);
+            if lags { from + run.random.below(to - from + 1) } else { to }
+        };
+        let cached = stale(self, self.operators[op].cached, self.server.history.len() - 1);
+        let told = stale(self, self.operators[op].told, self.server.secret_events.len());
+        let seen = self.server.version();
+        let operator = &mut self.operators[op];
+        for token in &self.server.history[operator.cached..=cached] {
+            match token {
+                Some(token) => operator.ctx.versions.add(token),
+                None => {
+                    let key = Key { namespace: NAMESPACE.into(), name: NAME.into() };
+                    operator.ctx.memory.forget(&key, self.clock.now());
+                    operator.ctx.versions.remove(&key);
+                }
+            }
+        }
+        for (exists, meta) in &self.server.secret_events[operator.told..told] {
+            let versions = &operator.ctx.versions;
+            drop(if *exists { versions.applied(meta) } else { versions.deleted(meta) });
+        }
+        (operator.cached, operator.told) = (cached, told);
+        let fresh = cached + 1 == self.server.history.len() && told == self.server.secret_events.len();
+        operator.seen = fresh.then_some(seen);
+        operator.wake = None;
+        let Some(token) = self.server.history[cached].clone() else { return Ok(()) };
+        operator.look(token, &self.sender);
+        self.say_of(
+            op,
+            "pass begins",
+            if cached + 1 == self.server.history.len() { "" } else { "with a stale object" },
+        );
+        self.arrive(op).await
+    }
+
+    /// Waits until the pass of `op`, the only one that can move, stops or ends.
+    async fn arrive(&mut self, op: usize) -> Result<(), String> {
+        let since = self.clock.elapsed();
+        loop {
+            let process = self.operators[op].process;
+            let arrival = tokio::time::timeout(Duration::from_secs(20), self.arrivals.recv()).await;
+            match arrival.map_err(|_| "a pass hangs")?.unwrap() {
+                Arrival::Call { process: from, call, reply } if from == process => {
+                    self.operators[op].stop = Some((Stop::Call(call, reply), since));
+                }
+                Arrival::Post { inputs, reply } => {
+                    let (read, timeout) = (self.operators[op].read, self.operators[op].timeout);
+                    self.say_of(op, "POST", inputs.split('&').next_back().unwrap_or_default());
+                    self.ledger.post(process, read, timeout, (self.clock.now(), since), inputs)?;
+                    self.operators[op].stop = Some((Stop::Post(reply), since));
+                }
+                Arrival::End { process: from, result } if from == process => {
+                    let result = result.ok_or("a pass panicked")?;
+                    self.operators[op].pass = None;
+                    self.operators[op].ended(&result, since);
+                    self.say_of(op, "pass ends", &format!("{result:?}"));
+                }
+                // Of a process that has crashed.
+                Arrival::Call { .. } | Arrival::End { .. } => continue,
+            }
+            return Ok(());
+        }
+    }
+
+    pub fn say_of(&mut self, op: usize, what: &str, how: &str) {
+        let process = self.operators[op].process;
+        self.say(|| format!("operator {process}: {what} {how}"));
+    }
+
+    fn handle(&mut self, op: usize, call: &Call) -> Result<(u16, serde_json::Value), String> {
+        let answer = self.server.handle(call);
+        if let Some(trespass) = self.server.trespass.take() {
+            return Err(trespass);
+        }
+        if call.path.ends_with(CREDENTIALS) {
+            self.operators[op].read = self.ledger.now();
+        }
+        if answer.0 == 200 && call.verb != http::Method::GET {
+            if call.path.ends_with("/status") {
+                let timeout = self.server.token().unwrap().spec.timeout.signed();
+                self.operators[op].timeout = Duration::try_from(timeout).unwrap();
+                let status = self.server.token().and_then(|token| token.status.clone()).unwrap_or_default();
+                let reasons: Vec<_> = status.conditions.iter().map(|c| format!("{}={}", c.type_, c.reason)).collect();
+                let claim = status.claim.map(|claim| claim.id);
+                self.say_of(op, "says", &format!("{} claim {claim:?}", reasons.join(" ")));
+            } else if !call.dry_run {
+                self.landed();
+            }
+        }
+        Ok(answer)
+    }
+
+    /// A token that is written after its renewal point has passed is due at once.
+    fn landed(&mut self) {
+        let Some(record) = self.record() else { return };
+        let repeated = self.ledger.landed(record.access_token().expose());
+        let due = self.points().first().is_some_and(|point| self.clock.now() >= *point);
+        if due && !repeated {
+            self.ledger.cause();
+        }
+    }
+
+    pub fn record(&self) -> Option<Record> {
+        let secret: &Secret = self.server.secrets.get(NAME)?;
+        Record::parse(&secret.data.as_ref()?.get(Record::json_key())?.0).ok()
+    }
+
+    /// The stored token's renewal point, that of an issuer which repeats, and the ends of tokens that wait to be saved.
+    fn points(&self) -> Vec<Timestamp> {
+        let mut points = Vec::new();
+        if let Some(record) = self.record() {
+            let spec = self.server.token().map_or(&self.spec, |token| &token.spec);
+            let (seal, before) = (RecordSeal::of(&record), spec.renew_before.signed());
+            points.extend([false, true].map(|repeats| renewal_point(record.validity(), before, &seal, repeats)));
+        }
+        points
+    }
+
+    /// Which of them have passed.
+    pub fn reached(&self) -> Vec<bool> {
+        let now = self.clock.now();
+        self.points().into_iter().chain(self.ledger.unsaved_ends()).map(|point| now >= point).collect()
+    }
+
+    pub fn note_reached(&mut self, before: &[bool]) {
+        if self.reached().iter().zip(before).any(|(after, before)| *after && !before) {
+            self.ledger.cause();
+        }
+    }
+
+    /// Time goes by. What hangs for too long is given up, whether it took effect or not.
+    pub async fn let_pass(&mut self, by: Duration) -> Result<(), String> {
+        let late = self.clock.elapsed() + by;
+        let mut given_up = Vec::new();
+        for op in 0..self.operators.len() {
+            let limit = match &self.operators[op].stop {
+                Some((Stop::Call(..), since)) => *since + CALL_LIMIT,
+                Some((Stop::Post(_), since)) => *since + self.operators[op].timeout,
+                None => continue,
+            };
+            if late < limit {
+                continue;
+            }
+            let (stop, _) = self.operators[op].stop.take().unwrap();
+            let effect = self.random.chance(500);
+            match &stop {
+                Stop::Call(call, _) if effect => drop(self.handle(op, call)?),
+                Stop::Call(..) => {}
+                Stop::Post(_) => self.lose(op, effect),
+            }
+            given_up.push((op, stop));
+        }
+        let reached = self.reached();
+        self.clock.advance(by);
+        self.note_reached(&reached);
+        for (op, stop) in given_up {
+            self.say_of(op, "is not answered in time", "");
+            drop(stop);
+            self.arrive(op).await?;
+        }
+        Ok(())
+    }
+
+    /// The request in flight comes to nothing, `made` or not.
+    fn lose(&mut self, op: usize, made: bool) {
+        let process = self.operators[op].process;
+        if made {
+            let (token, expires, _, _) = self.give();
+            self.ledger.answered(process, Outcome::Lost, Some((token, expires)));
+        } else {
+            self.ledger.answered(process, Outcome::Failed(Duration::from_secs(60)), None);
+        }
+    }
+
+    /// What the issuer answers; none breaks the connection.
+    fn answer(&mut self, op: usize, fault: bool, crash: bool) -> Option<Reply> {
+        let fate = if fault || crash { self.random.below(7) } else { usize::MAX };
+        if crash || fate < 2 {
+            self.lose(op, fate % 2 == 0);
+            self.say_of(op, "POST", "breaks");
+            return None;
+        }
+        let failed = |status, headers, body: &str, wait| Some(((status, headers, body.to_owned()), wait));
+        let failed = match fate {
+            2 => failed(503, "", "", 5),
+            3 => failed(429, "Retry-After: 7\r\n", "", 7),
+            4 => failed(401, "", r#"{"error":"Unauthorized"}"#, 180),
+            5 => failed(404, "", "<html>", 60),
+            6 => failed(200, "", "no JSON", 60),
+            _ => None,
+        };
+        let process = self.operators[op].process;
+        if let Some((reply, wait)) = failed {
+            self.ledger.answered(process, Outcome::Failed(Duration::from_secs(wait)), None);
+            self.say_of(op, "POST", &format!("{}", reply.0));
+            return Some(reply);
+        }
+        let (token, expires, repeated, lives) = self.give();
+        self.say_of(op, "POST", &format!("200 {token} {lives} s"));
+        let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":{lives}}}"#);
+        let outcome = if lives == 0 { Outcome::Lifeless } else { Outcome::Token { repeated } };
+        self.ledger.answered(process, outcome, Some((token, expires)).filter(|_| lives > 0));
+        if lives > 0 && self.clock.now() >= expires {
+            // The clock was set meanwhile.
+            self.ledger.cause();
+        }
+        Some((200, "", body))
+    }
+
+    /// A token, its end by the time of day, whether it was given before, and the seconds that it lives.
+    fn give(&mut self) -> (String, Timestamp, bool, u64) {
+        let elapsed = self.clock.elapsed();
+        let kept = self.given.clone().filter(|(_, end)| self.kind.repeats && elapsed <= *end);
+        let repeated = kept.is_some();
+        let end = elapsed + Duration::from_secs(self.kind.lifetime);
+        let (token, end) = kept.unwrap_or_else(|| (format!("token-{}", self.ledger.posts.len()), end));
+        let lives = end.checked_sub(elapsed).unwrap().as_secs();
+        self.given = Some((token.clone(), end));
+        let asked = self.ledger.posts.last().unwrap().asked;
+        let expires =
+            asked.saturating_add(jiff::SignedDuration::try_from(Duration::from_secs(lives)).unwrap()).unwrap();
+        (token, expires, repeated, lives)
+    }
+}
