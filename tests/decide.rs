@@ -279,7 +279,7 @@ proptest! {
     fn a_token_that_was_superseded_or_is_not_wanted_is_not_saved(
         now in any_time(), held in any_held(), unsaved in any_unsaved(),
     ) {
-        let later = held.current && now < held.validity.expires_at && held.validity.issued_at > unsaved.validity.issued_at;
+        let later = held.current && now < held.validity.expires_at && held.validity.issued_at >= unsaved.validity.issued_at;
         let dead = now >= unsaved.validity.expires_at;
         let later = later && !unsaved.replaces_stored;
         let saves = wants_saving(now, &Stored::Held(held), &unsaved);

@@ -164,9 +164,15 @@ pub fn decide(now: Timestamp, wanted: &Wanted, stored: &Stored, unsaved: Option<
     match stored {
         Stored::Terminating => blocked(Reason::SecretTerminating),
         Stored::Foreign => blocked(Reason::SecretNotOurs),
-        Stored::Absent { .. } | Stored::Unusable | Stored::Held(_) if save => {
-            wait(now, pace.write_not_before, Block::Own).unwrap_or(Decision::Save)
-        }
+        Stored::Absent { .. } | Stored::Unusable | Stored::Held(_) if save => match pace.claim {
+            // To write, the claim would have to be ours: it is not taken from somebody who may be asking right now.
+            ClaimView::Foreign { until } => {
+                Decision::Blocked { by: Block::Reason(Reason::Claimed), until: Some(until) }
+            }
+            ClaimView::Free | ClaimView::Mine | ClaimView::RunOut => {
+                wait(now, pace.write_not_before, Block::Own).unwrap_or(Decision::Save)
+            }
+        },
         Stored::Absent { lost: false } => request(now, IssueReason::Initial, wanted, pace),
         Stored::Absent { lost: true } => request(now, IssueReason::SecretDeleted, wanted, pace),
         Stored::Unusable => request(now, IssueReason::RecordInvalid, wanted, pace),
@@ -202,7 +208,7 @@ pub fn wants_saving(now: Timestamp, stored: &Stored, unsaved: &Unsaved) -> bool 
             unsaved.replaces_stored
                 || !(held.current
                     && held.validity.holds_at(now)
-                    && held.validity.issued_at > unsaved.validity.issued_at)
+                    && held.validity.issued_at >= unsaved.validity.issued_at)
         }
         Stored::Absent { .. } | Stored::Terminating | Stored::Foreign | Stored::Unusable => true,
     }

@@ -75,19 +75,20 @@ impl Pass<'_> {
         by: Block,
         until: Option<Timestamp>,
     ) -> Result<Action, ApiError> {
+        let told = Trouble::told_by(&self.token.status.clone().unwrap_or_default());
         let trouble = match by {
-            // What else the status tells of is over, or it would stand in the way itself.
-            Block::Backoff => Trouble::told_by(&self.token.status.clone().unwrap_or_default())
-                .filter(|trouble| trouble.reason.is_waited_out())
-                .unwrap_or_else(|| Trouble::new(Reason::Issuing, "the next attempt is waited for")),
-            // What only this process knows is not worth a status: two operators would write against each other meanwhile. But
-            // a token that was saved is.
-            Block::Gap | Block::Own if !self.has_unsaved() => {
-                return Ok(until.map_or(Action::requeue(LONGEST_SLEEP), |at| sleep_until(at, view.now)));
-            }
-            Block::Gap | Block::Own => Trouble::told_by(&self.token.status.clone().unwrap_or_default())
-                .unwrap_or_else(|| Trouble::new(Reason::Issuing, "the next attempt is waited for")),
             Block::Reason(reason) => self.explain(view, reason),
+            // What else the status tells of is over, or it would stand in the way itself.
+            Block::Backoff | Block::Gap | Block::Own => match told.filter(|trouble| trouble.reason.is_waited_out()) {
+                Some(trouble) if by == Block::Backoff => trouble,
+                told if self.has_unsaved() => {
+                    told.unwrap_or_else(|| Trouble::new(Reason::Issuing, "the next attempt is waited for"))
+                }
+                // What only this process knows is not worth a status: two operators would write against each other meanwhile.
+                Some(_) | None => {
+                    return Ok(until.map_or(Action::requeue(LONGEST_SLEEP), |at| sleep_until(at, view.now)));
+                }
+            },
         };
         self.troubled(view, trouble, until).await
     }
