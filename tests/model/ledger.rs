@@ -198,12 +198,19 @@ impl Ledger {
         (post.token, post.expires) = token.unzip();
     }
 
-    /// The Secret was written with `token`. Returns whether that was an answer that repeated a token.
-    pub fn landed(&mut self, token: &str) -> bool {
+    /// `process` has written the Secret with `token`. Returns whether that was an answer that repeated a token.
+    ///
+    /// An answer that was lost never lands, and one that repeats a token lands only with the process that got it: others write
+    /// that token too when they repair the Secret, with the seals that it had.
+    pub fn landed(&mut self, process: u64, token: &str) -> bool {
         let now = self.tick();
         let mut repeated = false;
         for post in &mut self.posts {
-            if post.token.as_deref() == Some(token) && post.outcome != Outcome::InFlight {
+            let lands = match post.outcome {
+                Outcome::Token { repeated } => !repeated || post.process == process,
+                Outcome::InFlight | Outcome::Lost | Outcome::Lifeless | Outcome::Failed(_) => false,
+            };
+            if lands && post.token.as_deref() == Some(token) {
                 post.landed = true;
                 post.landed_at = now;
                 repeated = post.outcome == Outcome::Token { repeated: true };

@@ -312,16 +312,16 @@ impl<'a> Run<'a> {
                 let claim = status.claim.map(|claim| claim.id);
                 self.say_of(op, "says", &format!("{} claim {claim:?}", reasons.join(" ")));
             } else if !call.dry_run {
-                self.landed();
+                self.landed(self.operators[op].process);
             }
         }
         Ok(answer)
     }
 
     /// A token that is written after its renewal point has passed is due at once.
-    fn landed(&mut self) {
+    fn landed(&mut self, process: u64) {
         let Some(record) = self.record() else { return };
-        let repeated = self.ledger.landed(record.access_token().expose());
+        let repeated = self.ledger.landed(process, record.access_token().expose());
         let due = self.points().first().is_some_and(|point| self.clock.now() >= *point);
         if due && !repeated {
             self.ledger.cause();
