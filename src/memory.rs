@@ -9,7 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 
-use crate::api::IssueReason;
+use crate::api::{Attempted, IssueReason};
+use crate::decide::Trouble;
 use crate::secret::Content;
 use crate::token::{InputsFingerprint, RecordSeal};
 
@@ -39,6 +40,8 @@ pub struct Entry {
     pub attempted: Option<Attempt>,
     /// End of the wait after a failed attempt, in case the status could not be written.
     pub not_before: Option<Duration>,
+    /// A failed attempt that the status does not tell yet.
+    pub untold: Option<Failed>,
     /// When the last request went out, by the clock that nobody can set.
     pub last_request: Option<Duration>,
     /// When the last request that brought a token went out, by the same clock.
@@ -51,6 +54,8 @@ pub struct Entry {
     pub claim: Option<OwnClaim>,
     /// It was made over somebody else's that had run out, and no request has followed yet.
     pub taking_over: bool,
+    /// The request that follows, or has followed, was counted as ambiguous for that.
+    pub took_over: bool,
     /// Somebody else's claim, and when it was first seen.
     pub seen_claim: Option<(String, Duration)>,
     /// The resource version of our last status write: an older object is a stale one.
@@ -77,6 +82,10 @@ pub struct Issued {
     pub requested_at: Timestamp,
     /// The record that the Secret held then.
     pub replaces: Option<RecordSeal>,
+    /// The request was counted as ambiguous when it was sent: it took over from a process that did not finish.
+    pub counted: bool,
+    /// The claim under which it was sent.
+    pub claim: Option<OwnClaim>,
 }
 
 /// A claim of this process.
@@ -88,6 +97,21 @@ pub struct OwnClaim {
     pub taken: Duration,
     /// How long it lasts.
     pub lasts: Duration,
+}
+
+/// A failed attempt, as the status tells it.
+#[derive(Clone)]
+pub struct Failed {
+    /// Why it failed.
+    pub trouble: Trouble,
+    /// So many in a row.
+    pub failures: u32,
+    /// When.
+    pub at: Timestamp,
+    /// When the next one may go out.
+    pub next_attempt: Timestamp,
+    /// What it was made with.
+    pub attempted: Option<Attempted>,
 }
 
 /// What an attempt was made with.
@@ -158,6 +182,17 @@ impl Memory {
     fn keys(&self, which: impl Fn(&Entry) -> bool) -> Vec<Key> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.iter().filter(|(_, entry)| which(entry)).map(|(key, _)| key.clone()).collect()
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// The claim over somebody else's holds. True if that is new.
+    pub fn ends_takeover(&mut self) -> bool {
+        let new = std::mem::take(&mut self.taking_over);
+        self.took_over |= new;
+        new
     }
 }
 

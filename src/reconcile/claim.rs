@@ -27,11 +27,7 @@ impl Pass<'_> {
         }
         let id = self.ctx.new_claim_id();
         let seconds = claim_seconds(self.token.spec.timeout.signed());
-        let own = OwnClaim {
-            id: id.clone(),
-            taken: self.ctx.clock.elapsed(),
-            lasts: Duration::from_secs(u64::try_from(seconds).unwrap_or_default()),
-        };
+        let own = self.own_claim(id.clone(), seconds);
         let standing = self.still_failing().map_or_else(
             || Standing::Progressing(Trouble::new(Reason::Issuing, "a token is being requested")),
             Standing::Troubled,
@@ -61,6 +57,12 @@ impl Pass<'_> {
         Ok((!held).then(outdated))
     }
 
+    /// A claim of this process that begins now: before it is sent, so that it ends before others may take it over.
+    pub(super) fn own_claim(&self, id: String, seconds: i64) -> OwnClaim {
+        let lasts = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+        OwnClaim { id, taken: self.ctx.clock.elapsed(), lasts }
+    }
+
     /// Why the last request for the same spec failed: that is over when an answer says so, not when the next one is sent.
     fn still_failing(&self) -> Option<Trouble> {
         let status = self.token.status.as_ref()?;
@@ -77,6 +79,12 @@ impl Pass<'_> {
             Ok(()) | Err(ApiError::Conflict { .. } | ApiError::NotFound { .. }) => Ok(Step::Rest),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the claim in the status is this process's.
+    pub(super) fn has_claim(&self) -> bool {
+        let claim = self.token.status.as_ref().and_then(|status| status.claim.as_ref());
+        claim.is_some_and(|claim| *claim.holder == *self.ctx.identity)
     }
 
     /// What is left of the claim in the status, if it is ours.

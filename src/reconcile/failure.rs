@@ -10,8 +10,9 @@ use super::look::{Fetched, View};
 use super::{Pass, Step};
 use crate::cluster::{ApiError, Severity};
 use crate::credentials::hint;
-use crate::decide::{FailureClass, LAST_SECOND_DELAY, Reason, Standing, Trouble, jittered};
+use crate::decide::{ClaimView, FailureClass, LAST_SECOND_DELAY, Reason, Standing, Trouble, jittered};
 use crate::issuer::Failure;
+use crate::memory::Failed;
 use crate::token::Inputs;
 
 /// A first token without any life left is asked for anew so often.
@@ -90,27 +91,47 @@ impl Pass<'_> {
         let before = before.failed_attempts.and_then(|n| u32::try_from(n).ok()).filter(|_| !begins);
         let failures = before.unwrap_or_default().saturating_add(1);
         let wait = jittered(failure.class.wait(failures, failure.retry_after), self.spread(now));
-        let until = whole_second_after(now, wait);
-        self.ctx.memory.with(&self.key, |entry| {
-            entry.not_before = Some(after(self.ctx.clock.elapsed(), wait));
-            entry.attempted = self.attempt(fetched);
-        });
-        tracing::warn!(reason = trouble.reason.as_str(), failures, next_attempt = %until, "token request failed: {}", trouble.message);
+        let next_attempt = whole_second_after(now, wait);
+        tracing::warn!(reason = trouble.reason.as_str(), failures, %next_attempt, "token request failed: {}", trouble.message);
         if failure.ambiguous {
             self.say_ambiguous(&trouble.message);
         }
+        let failed = Failed { trouble, failures, at: now, next_attempt, attempted: self.attempted(fetched) };
+        self.ctx.memory.with(&self.key, |entry| {
+            entry.not_before = Some(after(self.ctx.clock.elapsed(), wait));
+            entry.attempted = self.attempt(fetched);
+            entry.untold = Some(failed.clone());
+        });
+        self.tell_failure(view, &failed).await
+    }
+
+    /// A failure that the status does not tell yet, as long as the claim still says that nobody else has gone on since.
+    pub(super) fn untold_failure(&self, view: &View) -> Option<Failed> {
+        self.ctx.memory.with(&self.key, |entry| {
+            if view.pace.claim != ClaimView::Mine {
+                entry.untold = None;
+            }
+            entry.untold.clone()
+        })
+    }
+
+    /// Writes a failed attempt into the status, and gives the claim back with it: so that others keep the wait as well.
+    pub(super) async fn tell_failure(&mut self, view: &View, failed: &Failed) -> Result<Step, ApiError> {
         for _ in 0..MOST_CONFLICTS {
-            let mut status = self.next(view, Standing::Troubled(trouble.clone()));
+            let mut status = self.next(view, Standing::Troubled(failed.trouble.clone()));
             status.claim = None;
-            status.failed_attempts = Some(i64::from(failures));
-            status.last_failure_time = Some(Time(now));
-            status.next_attempt_time = Some(Time(until));
-            status.attempted = self.attempted(fetched);
+            status.failed_attempts = Some(i64::from(failed.failures));
+            status.last_failure_time = Some(Time(failed.at));
+            status.next_attempt_time = Some(Time(failed.next_attempt));
+            status.attempted.clone_from(&failed.attempted);
             match self.put_status(status).await {
-                Ok(()) => break,
+                Ok(()) => {
+                    self.ctx.memory.with(&self.key, |entry| entry.untold = None);
+                    break;
+                }
                 // As long as the claim is ours only others' fields have changed. Else somebody has taken over, and what was
                 // seen is no longer what is.
-                Err(ApiError::Conflict { .. }) if self.reload().await? && self.claim_left().is_some() => {}
+                Err(ApiError::Conflict { .. }) if self.reload().await? && self.has_claim() => {}
                 Err(ApiError::Conflict { .. }) => return Ok(Step::LookAgain),
                 Err(error) => return Err(error),
             }

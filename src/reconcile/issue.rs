@@ -28,18 +28,27 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
 use super::look::{Fetched, View};
+use super::report::UNFINISHED;
 use super::{Pass, Step};
 use crate::api::{IssueReason, RENEW_ANNOTATION};
 use crate::cluster::{ApiError, Severity, version};
 use crate::credentials::check_issuer;
 use crate::decide::{FailureClass, Reason, Stored, Trouble, covers_request};
 use crate::issuer::{Answer, Exchange, Failure, Priority, host_of, interpret};
-use crate::memory::Issued;
+use crate::memory::{Entry, Issued, OwnClaim};
 use crate::secret::{Content, placeholder};
 use crate::token::{InputSeal, Inputs, LifetimeSource, Record, RecordSeal};
 
 /// A renewal with less life left than this goes before those that can wait, in seconds.
 const URGENT: i64 = 120;
+
+/// A request that is about to be sent.
+struct Due<'a> {
+    inputs: &'a Inputs,
+    exchange: &'a Exchange,
+    reason: IssueReason,
+    claim: Option<OwnClaim>,
+}
 
 // === impl Pass ===
 
@@ -86,6 +95,10 @@ impl Pass<'_> {
                 return Ok(Step::LookAgain);
             }
         }
+        // The former holder's claim is gone, and its token is not in the Secret: from here on nobody else can know.
+        if self.ctx.memory.with(&self.key, Entry::ends_takeover) {
+            self.say_ambiguous(UNFINISHED);
+        }
         let covered = self.claim_left().is_some_and(|left| covers_request(left, timeout));
         if !covered {
             return Ok(Step::LookAgain);
@@ -93,37 +106,28 @@ impl Pass<'_> {
         if !self.ctx.may_request() {
             return self.stand_back().await;
         }
-        if self.ctx.memory.with(&self.key, |entry| std::mem::take(&mut entry.taking_over)) {
-            self.say_ambiguous("a request of a process that did not finish it may have cost a token");
-        }
-        self.request(fetched, view, &inputs, &exchange, reason).await
+        let claim = self.ctx.memory.peek(&self.key, |entry| entry.claim.clone()).flatten();
+        self.request(fetched, view, Due { inputs: &inputs, exchange: &exchange, reason, claim }).await
     }
 
-    async fn request(
-        &mut self,
-        fetched: &Fetched,
-        view: &View,
-        inputs: &Inputs,
-        exchange: &Exchange,
-        reason: IssueReason,
-    ) -> Result<Step, ApiError> {
+    async fn request(&mut self, fetched: &Fetched, view: &View, due: Due<'_>) -> Result<Step, ApiError> {
         let requested_at = self.ctx.clock.now();
         let started = self.ctx.clock.elapsed();
         self.ctx.memory.with(&self.key, |entry| entry.last_request = Some(started));
-        tracing::info!(reason = reason.as_str(), "requesting token");
-        let answer = match self.ctx.issuer.send(exchange).await {
-            Ok(raw) => interpret(&raw, inputs, requested_at),
+        tracing::info!(reason = due.reason.as_str(), "requesting token");
+        let answer = match self.ctx.issuer.send(due.exchange).await {
+            Ok(raw) => interpret(&raw, due.inputs, requested_at),
             Err(failure) => Err(failure),
         };
         let took = self.ctx.clock.elapsed().saturating_sub(started);
         match answer {
             Ok(answer) => {
                 self.ctx.metrics.answered(took);
-                self.keep(fetched, view, inputs, answer, requested_at, reason).await
+                self.keep(fetched, view, due, answer, requested_at).await
             }
             Err(failure) => {
                 self.ctx.metrics.failed(failure.class, took);
-                self.record_failure(fetched, view, inputs, failure).await
+                self.record_failure(fetched, view, due.inputs, failure).await
             }
         }
     }
@@ -133,11 +137,11 @@ impl Pass<'_> {
         &mut self,
         fetched: &Fetched,
         view: &View,
-        inputs: &Inputs,
+        due: Due<'_>,
         answer: Answer,
         requested_at: Timestamp,
-        reason: IssueReason,
     ) -> Result<Step, ApiError> {
+        let Due { inputs, reason, claim, exchange: _ } = due;
         let stored = view.judged.content.as_ref().map(|content| &content.record);
         let same = stored.filter(|record| record.access_token().is_same(&answer.access_token));
         let repeated = same.is_some() || view.judged.seen.iter().any(|token| token.is_same(&answer.access_token));
@@ -187,12 +191,14 @@ impl Pass<'_> {
         };
         let replaces = view.held_facts().map(|held| held.seal);
         let trouble = view.judged.trouble.clone();
-        let issued = Issued { content, reason, repeated, trouble, requested_at, replaces };
         self.ctx.memory.with(&self.key, |entry| {
+            let counted = std::mem::take(&mut entry.took_over);
+            let issued = Issued { content, reason, repeated, trouble, requested_at, replaces, counted, claim };
             entry.issued = Some(issued.into());
             entry.last_issue = entry.last_request;
             entry.saved = false;
             entry.lifeless_answers = 0;
+            entry.untold = None;
             entry.not_before = None;
             entry.attempted = None;
         });

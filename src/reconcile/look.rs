@@ -206,7 +206,7 @@ impl Pass<'_> {
 
     fn claim_view(&self, entry: &mut Entry, status: &VerteilTokenStatus, now: Timestamp) -> ClaimView {
         let Some(claim) = &status.claim else { return ClaimView::Free };
-        if *claim.holder == *self.ctx.identity {
+        if self.has_claim() {
             return ClaimView::Mine;
         }
         let elapsed = self.ctx.clock.elapsed();

@@ -16,6 +16,7 @@ mod look;
 mod report;
 mod save;
 mod settled;
+mod twin;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -168,13 +169,18 @@ async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Resul
             continue;
         }
         tracing::debug!(?decision, "decided");
-        let step = match decision {
-            Decision::Leave => return Ok(Next::Look(Action::requeue(LONGEST_SLEEP))),
-            Decision::Settled { until } => return pass.settled(&fetched, &view, until).await.map(Next::Look),
-            Decision::Blocked { by, until } => return pass.blocked(&view, by, until).await.map(Next::Look),
-            Decision::Repair => pass.repair(&mut fetched, &view).await?,
-            Decision::Save => pass.save(&mut fetched, &view).await?,
-            Decision::Request { reason, takeover } => pass.issue(&mut fetched, &view, reason, takeover).await?,
+        let untold = pass.untold_failure(&view).filter(|_| decision != Decision::Leave);
+        let step = if let Some(failed) = untold {
+            pass.tell_failure(&view, &failed).await?
+        } else {
+            match decision {
+                Decision::Leave => return Ok(Next::Look(Action::requeue(LONGEST_SLEEP))),
+                Decision::Settled { until } => return pass.settled(&fetched, &view, until).await.map(Next::Look),
+                Decision::Blocked { by, until } => return pass.blocked(&view, by, until).await.map(Next::Look),
+                Decision::Repair => pass.repair(&mut fetched, &view).await?,
+                Decision::Save => pass.save(&mut fetched, &view).await?,
+                Decision::Request { reason, takeover } => pass.issue(&mut fetched, &view, reason, takeover).await?,
+            }
         };
         match step {
             Step::Decide => {}

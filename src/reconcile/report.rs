@@ -20,6 +20,8 @@ use crate::memory::Issued;
 use crate::secret::FORMAT;
 use crate::token::{RecordSeal, Validity};
 
+/// Said when a claim is found that nobody will finish.
+pub(super) const UNFINISHED: &str = "a request of a process that did not finish it may have cost a token";
 /// Nothing rings when a role is mended.
 const FORBIDDEN_SLEEP: Duration = Duration::from_secs(60);
 
@@ -59,13 +61,25 @@ impl Pass<'_> {
             status.verified = Some(Verified { generation, format: FORMAT, secret, credentials });
         }
         self.account(view, &mut status);
+        let unfinished = self.has_unfinished_claim(view);
         self.write(view, status).await?;
-        // The former holder had saved its token.
-        if self.ctx.memory.peek(&self.key, |entry| entry.taking_over) == Some(true) {
-            self.ctx.memory.with(&self.key, |entry| entry.taking_over = false);
+        if unfinished {
+            self.say_ambiguous(UNFINISHED);
         }
+        // If this process took a claim over, its former holder had saved its token.
+        self.ctx.memory.with(&self.key, |entry| (entry.taking_over, entry.took_over) = (false, false));
         let next = claim_ends.map_or(until, |ends| ends.min(until));
         Ok(sleep_until(next, self.ctx.clock.now()))
+    }
+
+    /// Somebody else's claim has run out and is about to be dropped, since nothing is due any more: and the stored token is
+    /// older than that claim.
+    fn has_unfinished_claim(&self, view: &View) -> bool {
+        let (Some(status), Stored::Held(held)) = (&self.token.status, &view.judged.stored) else { return false };
+        let issued = held.validity.issued_at;
+        let older = status.claim.as_ref().is_some_and(|claim| issued < whole_second(claim.started_at.0));
+        let known = status.issued_at.as_ref().is_some_and(|known| issued <= known.0);
+        view.pace.claim == ClaimView::RunOut && older && known
     }
 
     /// Something is wanted that cannot be done now.
@@ -101,7 +115,7 @@ impl Pass<'_> {
         until: Option<Timestamp>,
     ) -> Result<Action, ApiError> {
         let facts = view.held_facts();
-        let progress = trouble.reason.is_progress();
+        let (reason, progress) = (trouble.reason, trouble.reason.is_progress());
         let standing = if progress { Standing::Progressing(trouble) } else { Standing::Troubled(trouble) };
         // When the stored token's end changes what is to be said.
         let end = facts.filter(|held| held.current).and_then(|held| {
@@ -110,7 +124,7 @@ impl Pass<'_> {
         });
         let mut status = self.next(view, standing);
         // How exactly it is on its way two processes may see differently, and would write against each other.
-        if progress && !self.has_unsaved() && self.tells_of_progress() {
+        if progress && !self.has_unsaved() && self.says_enough(reason) {
             status.conditions.clone_from(&self.token.status.clone().unwrap_or_default().conditions);
         }
         if view.pace.claim == ClaimView::Mine && !self.has_unsaved() {
@@ -270,6 +284,7 @@ impl Pass<'_> {
                 "the issuer answered with the token it had already given: it is asked again after its expiry"
             );
         } else {
+            self.count_if_superseded(view, &issued);
             tracing::info!("dropped a token that is no longer wanted");
         }
         Ok(())
@@ -324,12 +339,14 @@ impl Pass<'_> {
         self.ctx.metrics.set_unsaved(self.ctx.memory.unsaved().len());
     }
 
-    /// Whether the status says, of this very spec, that a token is on its way.
-    fn tells_of_progress(&self) -> bool {
+    /// Whether the status says, of this very spec, that a token is on its way; or, where a claim is waited out, what somebody
+    /// for whom it has run out already found in the way.
+    fn says_enough(&self, reason: Reason) -> bool {
         let Some(status) = &self.token.status else { return false };
         let ready = condition(status, "Ready").filter(|c| c.status == "False");
+        let progress = ready.and_then(|c| Reason::parse(&c.reason)).is_some_and(Reason::is_progress);
         status.observed_generation == self.token.metadata.generation
-            && ready.and_then(|c| Reason::parse(&c.reason)).is_some_and(Reason::is_progress)
+            && (progress || (reason == Reason::Claimed && Trouble::told_by(status).is_some()))
     }
 
     fn issued(&self) -> Option<Arc<Issued>> {

@@ -33,6 +33,7 @@ impl Pass<'_> {
             Ok(meta) => {
                 self.ctx.metrics.secret_written(if existed { "update" } else { "create" });
                 self.wrote(fetched, secret, meta);
+                self.count_if_superseding(view, &issued);
                 self.ctx.memory.with(&self.key, |entry| entry.saved = true);
                 Ok(Step::Decide)
             }
@@ -116,6 +117,8 @@ impl Pass<'_> {
         claim.id = self.ctx.new_claim_id();
         claim.started_at = Time(view.now);
         claim.seconds = wait.saturating_add(self.token.spec.timeout.as_secs()).saturating_add(CLAIM_SLACK);
+        let own = self.own_claim(claim.id.clone(), claim.seconds);
+        self.ctx.memory.with(&self.key, |entry| entry.claim = Some(own));
         match self.put_status(status).await {
             Ok(()) | Err(ApiError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error),

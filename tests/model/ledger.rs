@@ -47,6 +47,8 @@ pub struct Post {
     landed_at: u64,
     /// A loss that somebody has to have counted.
     charged: bool,
+    /// It was sent because the status with the claim of this one was lost.
+    doubles: Option<usize>,
 }
 
 /// Sequence numbers of what has happened last.
@@ -126,7 +128,9 @@ impl Ledger {
             self.waited(last, process, at)?;
         }
         let before = self.posts.iter().rposition(|p| matches!(p.outcome, Outcome::Token { .. } | Outcome::Lost));
+        let mut doubles = None;
         if let Some(before) = before {
+            doubles = Some(before).filter(|before| self.is_wiped_away(&self.posts[*before], read));
             let charge = self.justified(&self.posts[before], process, read, at)?;
             if charge && !self.posts[before].charged {
                 self.posts[before].charged = true;
@@ -149,6 +153,7 @@ impl Ledger {
             landed,
             landed_at,
             charged,
+            doubles,
         });
         Ok(())
     }
@@ -175,10 +180,7 @@ impl Ledger {
         if self.cause > before.read {
             return Ok(false);
         }
-        let wiped = self.wipe > before.read;
-        let repeated = matches!(before.outcome, Outcome::Token { repeated: true });
-        // Without the claim nobody could know of the token that landed after this look.
-        if wiped && (!before.landed || repeated || before.landed_at > read) {
+        if self.is_wiped_away(before, read) {
             return Ok(false);
         }
         let taken_over = process != before.process && at >= before.at + before.timeout + RESERVE;
@@ -187,6 +189,22 @@ impl Ledger {
             return Ok(true);
         }
         Err(format!("a request without a cause, after {before:?}"))
+    }
+
+    /// Without the claim nobody could know of the token that landed after this look.
+    fn is_wiped_away(&self, before: &Post, read: u64) -> bool {
+        let repeated = matches!(before.outcome, Outcome::Token { repeated: true });
+        self.wipe > before.read && (!before.landed || repeated || before.landed_at > read)
+    }
+
+    /// Pairs of tokens where one was due, because the status was lost in between: those that a process has seen afterwards. A
+    /// crash, or something else that was worth a token, hides them.
+    pub fn doubled(&self) -> u64 {
+        let seen =
+            |post: &Post| post.outcome == Outcome::Token { repeated: false } && !self.crashed.contains(&post.process);
+        let pairs = self.posts.iter().filter_map(|post| Some((post, self.posts.get(post.doubles?)?)));
+        let calm = |post: &Post| self.cause < post.read && self.step < post.read;
+        pairs.filter(|(post, before)| seen(post) && seen(before) && calm(before)).count() as u64
     }
 
     /// The answer to the request in flight of `process`.

@@ -11,6 +11,7 @@ use testbed::{ControlPlane, Options, World, eventually};
 use verteil_token_operator::api::IssueReason;
 
 use crate::OPERATOR;
+use crate::events::event;
 
 /// A world whose operator has sent a first request that the issuer holds back.
 async fn in_mid_issuance() -> (World, testbed::world::Operator) {
@@ -20,6 +21,12 @@ async fn in_mid_issuance() -> (World, testbed::world::Operator) {
     world.create_token("flight", json!({})).await;
     world.issuer.wait_until_held(1, PATIENCE).await;
     (world, operator)
+}
+
+async fn wipe_status(world: &World) {
+    let wipe =
+        ["patch", "vt", "flight", "--subresource=status", "--type=json", "-p", r#"[{"op":"remove","path":"/status"}]"#];
+    world.kubectl(&wipe, None).await.succeeded();
 }
 
 async fn unsaved(operator: &testbed::world::Operator, count: f64) {
@@ -49,13 +56,33 @@ async fn a_resource_made_again_in_mid_issuance_takes_the_token() {
 #[tokio::test]
 async fn a_status_wiped_in_mid_issuance_costs_nothing_when_one_operator_runs() {
     let (world, _operator) = in_mid_issuance().await;
-    let wipe =
-        ["patch", "vt", "flight", "--subresource=status", "--type=json", "-p", r#"[{"op":"remove","path":"/status"}]"#];
-    world.kubectl(&wipe, None).await.succeeded();
+    wipe_status(&world).await;
     world.issuer.release();
     world.ready("flight").await;
     world.stays_at(1).await;
     world.stores("flight", &world.issuer.last_token("flight").unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_status_wiped_in_mid_issuance_of_one_of_two_operators_costs_a_token_that_is_counted() {
+    let (world, one) = in_mid_issuance().await;
+    let two = world.operator(OPERATOR, &[]).await;
+    wipe_status(&world).await;
+    world.issuer.wait_until_held(2, PATIENCE).await;
+    world.issuer.release();
+    world.ready("flight").await;
+    let mut counted = 0.0;
+    eventually("the token too many to be counted", PATIENCE, async || {
+        let name = "verteil_token_ambiguous_generations_total";
+        counted = one.metric(name).await.unwrap_or_default() + two.metric(name).await.unwrap_or_default();
+        if counted > 0.5 { Ok(()) } else { Err(format!("{counted}")) }
+    })
+    .await;
+    unsaved(&one, 0.0).await;
+    unsaved(&two, 0.0).await;
+    world.stays_at(2).await;
+    assert!((counted - 1.0).abs() < 0.5, "{counted}");
+    event(&world, "flight", "AmbiguousGeneration").await;
 }
 
 #[tokio::test]
