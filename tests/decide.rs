@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use verteil_token_operator::api::IssueReason;
 use verteil_token_operator::decide::{
-    Block, ClaimView, Decision, FailureClass, Held, Pace, Reason, SHORTEST_GAP, Stored, Unsaved, Wanted, brake,
+    Block, ClaimView, Decision, FailureClass, Held, Order, Pace, Reason, SHORTEST_GAP, Stored, Unsaved, Wanted, brake,
     covers_request, decide, held_until, unscheduled_after, view_claim, wants_saving,
 };
 use verteil_token_operator::token::{Record, RecordSeal, Validity, renewal_point};
@@ -62,9 +62,13 @@ fn any_stored() -> impl Strategy<Value = Stored> {
     ]
 }
 
+fn any_order() -> impl Strategy<Value = Order> {
+    prop_oneof![Just(Order::ByTime), Just(Order::Successor), Just(Order::Predecessor)]
+}
+
 prop_compose! {
-    fn any_unsaved()(validity in any_validity(), current: bool, saved: bool, replaces_stored: bool) -> Unsaved {
-        Unsaved { validity, current, saved, replaces_stored }
+    fn any_unsaved()(validity in any_validity(), current: bool, saved: bool, order in any_order()) -> Unsaved {
+        Unsaved { validity, current, saved, order }
     }
 }
 
@@ -279,9 +283,13 @@ proptest! {
     fn a_token_that_was_superseded_or_is_not_wanted_is_not_saved(
         now in any_time(), held in any_held(), unsaved in any_unsaved(),
     ) {
-        let later = held.current && now < held.validity.expires_at && held.validity.issued_at >= unsaved.validity.issued_at;
+        let later = match unsaved.order {
+            Order::ByTime => held.validity.issued_at >= unsaved.validity.issued_at,
+            Order::Successor => false,
+            Order::Predecessor => true,
+        };
+        let later = later && held.current && now < held.validity.expires_at;
         let dead = now >= unsaved.validity.expires_at;
-        let later = later && !unsaved.replaces_stored;
         let saves = wants_saving(now, &Stored::Held(held), &unsaved);
         prop_assert_eq!(saves, unsaved.current && !unsaved.saved && !dead && !later);
     }

@@ -77,8 +77,19 @@ pub struct Unsaved {
     pub current: bool,
     /// The Secret holds it already, with its seals; only the status is yet to be written.
     pub saved: bool,
+    /// Which is the later one, this token or the Secret's.
+    pub order: Order,
+}
+
+/// How an unsaved token and a stored one follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Their times tell.
+    ByTime,
     /// The Secret holds the record that this token was requested to replace: whatever the clock said, that one is older.
-    pub replaces_stored: bool,
+    Successor,
+    /// The Secret's record serves the renewal that is asked for, and this token does not: whatever the clock said, it is older.
+    Predecessor,
 }
 
 /// What the past allows.
@@ -205,10 +216,12 @@ pub fn wants_saving(now: Timestamp, stored: &Stored, unsaved: &Unsaved) -> bool 
     }
     match stored {
         Stored::Held(held) => {
-            unsaved.replaces_stored
-                || !(held.current
-                    && held.validity.holds_at(now)
-                    && held.validity.issued_at >= unsaved.validity.issued_at)
+            let later = match unsaved.order {
+                Order::ByTime => unsaved.validity.issued_at > held.validity.issued_at,
+                Order::Successor => return true,
+                Order::Predecessor => false,
+            };
+            later || !held.current || !held.validity.holds_at(now)
         }
         Stored::Absent { .. } | Stored::Terminating | Stored::Foreign | Stored::Unusable => true,
     }

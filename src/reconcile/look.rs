@@ -11,11 +11,11 @@ use crate::api::{Attempted, ObjectVersion, RENEW_ANNOTATION, VerteilTokenStatus}
 use crate::cluster::{ApiError, version};
 use crate::credentials::{check_issuer, read_inputs};
 use crate::decide::{
-    ClaimView, FailureClass, Held, HeldFacts, Pace, Reason, Stored, Trouble, Unsaved, Wanted, since_first_sight,
+    ClaimView, FailureClass, Held, HeldFacts, Order, Pace, Reason, Stored, Trouble, Unsaved, Wanted, since_first_sight,
     view_claim,
 };
 use crate::memory::{Attempt, Entry, Issued};
-use crate::secret::{Judged, judge};
+use crate::secret::{Content, Judged, judge};
 use crate::token::{InputSeal, Inputs, RecordSeal, Verdict, renewal_point};
 
 /// What was read.
@@ -146,7 +146,7 @@ impl Pass<'_> {
             obstacle: obstacle.as_ref().map(|trouble| trouble.reason),
         };
         let (unsaved, pace) = ctx.memory.with(&self.key, |entry| {
-            let unsaved = entry.issued.as_deref().map(|issued| unsaved(issued, &judged, inputs));
+            let unsaved = entry.issued.as_deref().map(|issued| unsaved(issued, &judged, inputs, wish));
             (unsaved, self.pace(entry, &status, fetched, now))
         });
         View { now, wanted, judged, unsaved, pace, obstacle }
@@ -246,7 +246,7 @@ fn moved(judged: Judged) -> Option<Judged> {
     }
 }
 
-fn unsaved(issued: &Issued, judged: &Judged, inputs: Option<&Inputs>) -> Unsaved {
+fn unsaved(issued: &Issued, judged: &Judged, inputs: Option<&Inputs>, wish: Option<&String>) -> Unsaved {
     let content = &issued.content;
     let current = match (inputs, &content.input_seal) {
         (Some(inputs), Some(seal)) => InputSeal::check(seal, inputs, content.record.access_token()) != Verdict::Broken,
@@ -260,8 +260,15 @@ fn unsaved(issued: &Issued, judged: &Judged, inputs: Option<&Inputs>) -> Unsaved
             && (content.renewed.is_none() || stored.renewed == content.renewed)
     });
     let stored = judged.content.as_ref().map(|stored| RecordSeal::of(&stored.record));
-    let replaces_stored = stored.is_some() && stored == issued.replaces;
-    Unsaved { validity: content.record.validity(), current, saved, replaces_stored }
+    let succeeds = stored.is_some() && stored == issued.replaces;
+    let serves = |content: &Content| content.renewed.as_ref() == wish;
+    let outrun = wish.is_some() && judged.content.as_ref().is_some_and(serves) && !serves(content);
+    let order = match (succeeds, outrun) {
+        (true, _) => Order::Successor,
+        (false, true) => Order::Predecessor,
+        (false, false) => Order::ByTime,
+    };
+    Unsaved { validity: content.record.validity(), current, saved, order }
 }
 
 fn signed(span: Duration) -> SignedDuration {

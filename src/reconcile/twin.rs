@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Pass;
 use super::look::View;
-use crate::decide::Stored;
+use crate::decide::{Order, Stored};
 use crate::memory::Issued;
 
 const WIPED: &str =
@@ -26,7 +26,7 @@ impl Pass<'_> {
 
     /// The token in memory has replaced another process's that had come to the Secret since the request.
     pub(super) fn count_if_superseding(&self, view: &View, issued: &Issued) {
-        let expected = view.unsaved.as_ref().is_some_and(|unsaved| unsaved.replaces_stored);
+        let expected = view.unsaved.as_ref().is_some_and(|unsaved| unsaved.order == Order::Successor);
         if !expected && !issued.counted && other_token(view, issued).is_some() {
             self.say_ambiguous(WIPED);
         }

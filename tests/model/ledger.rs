@@ -8,7 +8,9 @@ use jiff::Timestamp;
 
 /// A process asks no oftener.
 const GAP: Duration = Duration::from_secs(5);
-/// A claim lasts for so long beyond the time-out of a request that may still be sent.
+/// A claim lasts for so long beyond the time-out of a request.
+const SLACK: Duration = Duration::from_secs(15);
+/// And for so long beyond the time-out of a request that may still be sent.
 const RESERVE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,13 +200,15 @@ impl Ledger {
     }
 
     /// Pairs of tokens where one was due, because the status was lost in between: those that a process has seen afterwards. A
-    /// crash, or something else that was worth a token, hides them.
+    /// crash, or something else that was worth a token, hides them; and past the claim's time nobody knows that it was lost.
     pub fn doubled(&self) -> u64 {
         let seen =
             |post: &Post| post.outcome == Outcome::Token { repeated: false } && !self.crashed.contains(&post.process);
         let pairs = self.posts.iter().filter_map(|post| Some((post, self.posts.get(post.doubles?)?)));
         let calm = |post: &Post| self.cause < post.read && self.step < post.read;
-        pairs.filter(|(post, before)| seen(post) && seen(before) && calm(before)).count() as u64
+        let claimed = |post: &Post, before: &Post| post.at < before.at + before.timeout + SLACK;
+        pairs.filter(|(post, before)| seen(post) && seen(before) && calm(before) && claimed(post, before)).count()
+            as u64
     }
 
     /// The answer to the request in flight of `process`.

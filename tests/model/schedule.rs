@@ -3,37 +3,31 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
 use tokio::sync::mpsc;
 use verteil_token_operator::api::VerteilTokenSpec;
 use verteil_token_operator::clock::Clock;
 use verteil_token_operator::issuer::Issuer;
 use verteil_token_operator::memory::Key;
 use verteil_token_operator::metrics::Metrics;
-use verteil_token_operator::token::{Record, RecordSeal, renewal_point};
 
 use crate::apiserver::{Apiserver, Call, NAME, NAMESPACE, failure};
 use crate::clock::ModelClock;
-use crate::issuer::{Endpoint, Reply};
-use crate::ledger::{Ledger, Outcome};
+use crate::issuer::Endpoint;
+use crate::ledger::Ledger;
 use crate::operator::{Arrival, Operator, Stop};
 use crate::random::Random;
 use crate::user::{CREDENTIALS, STEPS, Step};
 
-/// A call that hangs for longer is given up by the operator.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
-
 /// What may happen in one list: the lists differ in kind, not only in order.
-struct Kind {
+pub struct Kind {
     steps: Vec<Step>,
     length: usize,
     call_faults: usize,
     issuer_faults: usize,
     crashes: usize,
     stale: usize,
-    lifetime: u64,
-    repeats: bool,
+    pub lifetime: u64,
+    pub repeats: bool,
 }
 
 pub struct Run<'a> {
@@ -49,13 +43,13 @@ pub struct Run<'a> {
     pub renewals: u32,
     pub seal_lost: bool,
     pub tag: String,
-    kind: Kind,
+    pub kind: Kind,
     issuer: &'a Issuer,
     arrivals: mpsc::UnboundedReceiver<Arrival>,
     sender: mpsc::UnboundedSender<Arrival>,
     processes: u64,
     /// The token that the issuer gave last, and its end by the issuer's clock.
-    given: Option<(String, Duration)>,
+    pub given: Option<(String, Duration)>,
 }
 
 impl Kind {
@@ -262,7 +256,7 @@ impl<'a> Run<'a> {
     }
 
     /// Waits until the pass of `op`, the only one that can move, stops or ends.
-    async fn arrive(&mut self, op: usize) -> Result<(), String> {
+    pub async fn arrive(&mut self, op: usize) -> Result<(), String> {
         let since = self.clock.elapsed();
         loop {
             let process = self.operators[op].process;
@@ -295,7 +289,7 @@ impl<'a> Run<'a> {
         self.say(|| format!("operator {process}: {what} {how}"));
     }
 
-    fn handle(&mut self, op: usize, call: &Call) -> Result<(u16, serde_json::Value), String> {
+    pub fn handle(&mut self, op: usize, call: &Call) -> Result<(u16, serde_json::Value), String> {
         let answer = self.server.handle(call);
         if let Some(trespass) = self.server.trespass.take() {
             return Err(trespass);
@@ -326,127 +320,5 @@ impl<'a> Run<'a> {
         if due && !repeated {
             self.ledger.cause();
         }
-    }
-
-    pub fn record(&self) -> Option<Record> {
-        let secret: &Secret = self.server.secrets.get(NAME)?;
-        Record::parse(&secret.data.as_ref()?.get(Record::json_key())?.0).ok()
-    }
-
-    /// The stored token's renewal point, that of an issuer which repeats, and the ends of tokens that wait to be saved.
-    fn points(&self) -> Vec<Timestamp> {
-        let mut points = Vec::new();
-        if let Some(record) = self.record() {
-            let spec = self.server.token().map_or(&self.spec, |token| &token.spec);
-            let (seal, before) = (RecordSeal::of(&record), spec.renew_before.signed());
-            points.extend([false, true].map(|repeats| renewal_point(record.validity(), before, &seal, repeats)));
-        }
-        points
-    }
-
-    /// Which of them have passed.
-    pub fn reached(&self) -> Vec<bool> {
-        let now = self.clock.now();
-        self.points().into_iter().chain(self.ledger.unsaved_ends()).map(|point| now >= point).collect()
-    }
-
-    pub fn note_reached(&mut self, before: &[bool]) {
-        if self.reached().iter().zip(before).any(|(after, before)| *after && !before) {
-            self.ledger.cause();
-        }
-    }
-
-    /// Time goes by. What hangs for too long is given up, whether it took effect or not.
-    pub async fn let_pass(&mut self, by: Duration) -> Result<(), String> {
-        let late = self.clock.elapsed() + by;
-        let mut given_up = Vec::new();
-        for op in 0..self.operators.len() {
-            let limit = match &self.operators[op].stop {
-                Some((Stop::Call(..), since)) => *since + CALL_LIMIT,
-                Some((Stop::Post(_), since)) => *since + self.operators[op].timeout,
-                None => continue,
-            };
-            if late < limit {
-                continue;
-            }
-            let (stop, _) = self.operators[op].stop.take().unwrap();
-            let effect = self.random.chance(500);
-            match &stop {
-                Stop::Call(call, _) if effect => drop(self.handle(op, call)?),
-                Stop::Call(..) => {}
-                Stop::Post(_) => self.lose(op, effect),
-            }
-            given_up.push((op, stop));
-        }
-        let reached = self.reached();
-        self.clock.advance(by);
-        self.note_reached(&reached);
-        for (op, stop) in given_up {
-            self.say_of(op, "is not answered in time", "");
-            drop(stop);
-            self.arrive(op).await?;
-        }
-        Ok(())
-    }
-
-    /// The request in flight comes to nothing, `made` or not.
-    fn lose(&mut self, op: usize, made: bool) {
-        let process = self.operators[op].process;
-        if made {
-            let (token, expires, _, _) = self.give();
-            self.ledger.answered(process, Outcome::Lost, Some((token, expires)));
-        } else {
-            self.ledger.answered(process, Outcome::Failed(Duration::from_secs(60)), None);
-        }
-    }
-
-    /// What the issuer answers; none breaks the connection.
-    fn answer(&mut self, op: usize, fault: bool, crash: bool) -> Option<Reply> {
-        let fate = if fault || crash { self.random.below(7) } else { usize::MAX };
-        if crash || fate < 2 {
-            self.lose(op, fate % 2 == 0);
-            self.say_of(op, "POST", "breaks");
-            return None;
-        }
-        let failed = |status, headers, body: &str, wait| Some(((status, headers, body.to_owned()), wait));
-        let failed = match fate {
-            2 => failed(503, "", "", 5),
-            3 => failed(429, "Retry-After: 7\r\n", "", 7),
-            4 => failed(401, "", r#"{"error":"Unauthorized"}"#, 180),
-            5 => failed(404, "", "<html>", 60),
-            6 => failed(200, "", "no JSON", 60),
-            _ => None,
-        };
-        let process = self.operators[op].process;
-        if let Some((reply, wait)) = failed {
-            self.ledger.answered(process, Outcome::Failed(Duration::from_secs(wait)), None);
-            self.say_of(op, "POST", &format!("{}", reply.0));
-            return Some(reply);
-        }
-        let (token, expires, repeated, lives) = self.give();
-        self.say_of(op, "POST", &format!("200 {token} {lives} s"));
-        let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":{lives}}}"#);
-        let outcome = if lives == 0 { Outcome::Lifeless } else { Outcome::Token { repeated } };
-        self.ledger.answered(process, outcome, Some((token, expires)).filter(|_| lives > 0));
-        if lives > 0 && self.clock.now() >= expires {
-            // The clock was set meanwhile.
-            self.ledger.cause();
-        }
-        Some((200, "", body))
-    }
-
-    /// A token, its end by the time of day, whether it was given before, and the seconds that it lives.
-    fn give(&mut self) -> (String, Timestamp, bool, u64) {
-        let elapsed = self.clock.elapsed();
-        let kept = self.given.clone().filter(|(_, end)| self.kind.repeats && elapsed <= *end);
-        let repeated = kept.is_some();
-        let end = elapsed + Duration::from_secs(self.kind.lifetime);
-        let (token, end) = kept.unwrap_or_else(|| (format!("token-{}", self.ledger.posts.len()), end));
-        let lives = end.checked_sub(elapsed).unwrap().as_secs();
-        self.given = Some((token.clone(), end));
-        let asked = self.ledger.posts.last().unwrap().asked;
-        let expires =
-            asked.saturating_add(jiff::SignedDuration::try_from(Duration::from_secs(lives)).unwrap()).unwrap();
-        (token, expires, repeated, lives)
     }
 }
