@@ -117,7 +117,7 @@ impl Pass<'_> {
 
     /// Writes a failed attempt into the status, and gives the claim back with it: so that others keep the wait as well.
     pub(super) async fn tell_failure(&mut self, view: &View, failed: &Failed) -> Result<Step, ApiError> {
-        for _ in 0..MOST_CONFLICTS {
+        for conflicts in 0..MOST_CONFLICTS {
             let mut status = self.next(view, Standing::Troubled(failed.trouble.clone()));
             status.claim = None;
             status.failed_attempts = Some(i64::from(failed.failures));
@@ -127,7 +127,8 @@ impl Pass<'_> {
             match self.put_status(status).await {
                 Ok(()) => {
                     self.ctx.memory.with(&self.key, |entry| entry.untold = None);
-                    break;
+                    // Read anew, the resource may want something else than what was fetched for it.
+                    return Ok(if conflicts == 0 { Step::Decide } else { Step::LookAgain });
                 }
                 // As long as the claim is ours only others' fields have changed. Else somebody has taken over, and what was
                 // seen is no longer what is.
@@ -136,7 +137,7 @@ impl Pass<'_> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Step::Decide)
+        Ok(Step::LookAgain)
     }
 
     pub(super) fn say_ambiguous(&self, why: &str) {

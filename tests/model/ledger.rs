@@ -130,9 +130,9 @@ impl Ledger {
             self.waited(last, process, at)?;
         }
         let before = self.posts.iter().rposition(|p| matches!(p.outcome, Outcome::Token { .. } | Outcome::Lost));
-        let mut doubles = None;
+        let earlier = self.posts.iter().rposition(|p| matches!(p.outcome, Outcome::InFlight | Outcome::Token { .. }));
+        let doubles = earlier.filter(|earlier| self.is_wiped_away(&self.posts[*earlier], read));
         if let Some(before) = before {
-            doubles = Some(before).filter(|before| self.is_wiped_away(&self.posts[*before], read));
             let charge = self.justified(&self.posts[before], process, read, at)?;
             if charge && !self.posts[before].charged {
                 self.posts[before].charged = true;
@@ -205,7 +205,7 @@ impl Ledger {
         let seen =
             |post: &Post| post.outcome == Outcome::Token { repeated: false } && !self.crashed.contains(&post.process);
         let pairs = self.posts.iter().filter_map(|post| Some((post, self.posts.get(post.doubles?)?)));
-        let calm = |post: &Post| self.cause < post.read && self.step < post.read;
+        let calm = |post: &Post| self.cause <= post.read && self.step <= post.read;
         let claimed = |post: &Post, before: &Post| post.at < before.at + before.timeout + SLACK;
         pairs.filter(|(post, before)| seen(post) && seen(before) && calm(before) && claimed(post, before)).count()
             as u64

@@ -55,7 +55,7 @@ pub struct Run<'a> {
 impl Kind {
     fn of(random: &mut Random) -> Self {
         let steps = STEPS.into_iter().filter(|_| random.chance(350)).chain([Step::Tick, Step::Tick]).collect();
-        Self {
+        let kind = Self {
             steps,
             length: 4 + random.below(14),
             call_faults: random.pick(&[0, 0, 30, 150]),
@@ -64,6 +64,12 @@ impl Kind {
             stale: random.pick(&[0, 300, 600]),
             lifetime: random.pick(&[43_199, 43_199, 3600, 300, 60]),
             repeats: random.chance(200),
+        };
+        // Else a status is hardly ever wiped while a request is in flight and nothing else is worth a token.
+        if random.chance(100) {
+            Self { steps: vec![Step::WipeStatus], crashes: 0, lifetime: 43_199, ..kind }
+        } else {
+            kind
         }
     }
 }
