@@ -182,3 +182,20 @@ async fn while_suspended_nothing_is_restarted() {
     assert_eq!(generation(&world, "api").await, 2);
     world.stays_at(2).await;
 }
+
+#[tokio::test]
+async fn what_keeps_the_next_token_back_does_not_keep_back_the_restart_for_this_one() {
+    let world = World::new().await;
+    create_workload(&world, "Deployment", "api").await;
+    let _operator = world.operator(OPERATOR, FLAG).await;
+    world.create_token("flight", json!({"rolloutRestart": [deployment("api")]})).await;
+    told(&world, "TokenUnchanged").await;
+    renew(&world, "one").await;
+    told(&world, "RestartForbidden").await;
+    world.change("flight", json!({"spec": {"parameters": {"audience": "x"}}})).await;
+    world.condition("flight", "Ready", "False", "GenerationThrottled").await;
+    world.allow_rollout_restarts().await;
+    told(&world, "Restarted").await;
+    assert_eq!(generation(&world, "api").await, 2);
+    assert_eq!(world.issuer.count(), 2, "{}", world.issuer.log());
+}
