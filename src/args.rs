@@ -58,6 +58,10 @@ pub struct RunArgs {
     #[arg(long, env = "VERTEIL_ALLOW_HTTP")]
     pub allow_http: bool,
 
+    /// Restart the workloads that resources list under rolloutRestart when a token has changed: needs the right to patch them
+    #[arg(long, env = "VERTEIL_ROLLOUT_RESTART")]
+    pub rollout_restart: bool,
+
     /// Let one of several operators request tokens, the others stand by: needed with more than one replica
     #[arg(long, env = "VERTEIL_LEADER_ELECTION")]
     pub leader_election: bool,

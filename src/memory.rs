@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 
-use crate::api::{Attempted, IssueReason};
-use crate::decide::Trouble;
+use crate::api::{Attempted, IssueReason, Workload};
+use crate::decide::{Outcome, Trouble};
 use crate::secret::Content;
 use crate::token::{InputsFingerprint, RecordSeal};
 
@@ -66,6 +66,21 @@ pub struct Entry {
     pub failures: u32,
     /// Answers in a row that gave a token without any life left.
     pub lifeless_answers: u32,
+    /// A restart of workloads that is not finished.
+    pub restart: Option<Restart>,
+}
+
+/// A restart of workloads that is not finished.
+#[derive(Default)]
+pub struct Restart {
+    /// For which token.
+    pub fingerprint: String,
+    /// Those that need no more: whoever rolls one of them back meanwhile is not overruled.
+    pub done: Vec<(Workload, Outcome)>,
+    /// Attempts that failed in a row.
+    pub failures: u32,
+    /// End of the wait after them.
+    pub not_before: Duration,
 }
 
 /// A token in memory, from its answer until both Secret and status are written. No `Debug`.

@@ -12,7 +12,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::api::IssueReason;
-use crate::decide::{FailureClass, Reason};
+use crate::decide::{FailureClass, Outcome, Reason, RestartReason};
 
 type Label = [(&'static str, &'static str); 1];
 
@@ -39,6 +39,7 @@ pub struct Metrics {
     reconcile_duration: Histogram,
     reconcile_errors: Family<Label, Counter>,
     watch_errors: Family<Label, Counter>,
+    rollout_restarts: Family<Label, Counter>,
     leader: Gauge<i64, AtomicI64>,
 }
 
@@ -65,6 +66,7 @@ impl Metrics {
             reconcile_duration: Histogram::new([0.0001, 0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0]),
             reconcile_errors: family("class", ERRORS),
             watch_errors: family("kind", WATCHES),
+            rollout_restarts: family("outcome", Outcome::REASONS.map(RestartReason::as_str)),
             leader: Gauge::default(),
             registry: Registry::default(),
         };
@@ -98,6 +100,11 @@ impl Metrics {
         );
         registry.register("reconcile_errors", "Passes that failed, by class", metrics.reconcile_errors.clone());
         registry.register("watch_errors", "Watches that broke, by kind", metrics.watch_errors.clone());
+        registry.register(
+            "rollout_restarts",
+            "Workloads that were to be restarted for a new token, by outcome",
+            metrics.rollout_restarts.clone(),
+        );
         registry.register("leader", "1 while this process may request tokens", metrics.leader.clone());
         registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         Self { registry, ..metrics }
@@ -169,6 +176,11 @@ impl Metrics {
     /// A watch broke.
     pub fn watch_error(&self, kind: &'static str) {
         self.watch_errors.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    /// A workload was to be restarted.
+    pub fn rollout_restart(&self, outcome: &Outcome) {
+        self.rollout_restarts.get_or_create(&[("outcome", outcome.reason().as_str())]).inc();
     }
 
     /// Whether this process may request tokens.

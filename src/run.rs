@@ -84,6 +84,7 @@ pub async fn run(
         metrics: Arc::clone(&metrics),
         allowed_hosts: AllowedHosts::new(args.allowed_issuer_hosts.clone()),
         allow_http: args.allow_http,
+        rollout_restart: args.rollout_restart,
         identity,
         claims: AtomicU64::new(0),
         process_key: ProcessKey::generate()?,

@@ -4,6 +4,7 @@ mod crd;
 mod duration;
 mod spec;
 mod status;
+mod workload;
 
 pub use crd::{crd, to_yaml};
 pub use duration::{Duration, DurationError};
@@ -11,7 +12,8 @@ pub use spec::{
     ClientAuthentication, CredentialsSecretRef, DeletionPolicy, ParametersIn, SecretSpec, VerteilToken,
     VerteilTokenSpec,
 };
-pub use status::{Attempted, Claim, IssueReason, ObjectVersion, Verified, VerteilTokenStatus};
+pub use status::{Attempted, Claim, IssueReason, ObjectVersion, RolloutRestart, Verified, VerteilTokenStatus};
+pub use workload::{Workload, WorkloadKind};
 
 /// Label on the token Secret: the name of the resource that it belongs to.
 pub const TOKEN_LABEL: &str = "verteil.dev/token";
@@ -31,3 +33,6 @@ pub const EXPIRES_AT_ANNOTATION: &str = "verteil.dev/expires-at";
 pub const RECORD_SEAL_ANNOTATION: &str = "verteil.dev/record-seal";
 /// Annotation on the Secret: the seal over the inputs its token was issued for.
 pub const INPUT_SEAL_ANNOTATION: &str = "verteil.dev/input-seal";
+/// Annotation on the pod template of a restarted workload, followed by the resource's name: the fingerprint of the token that
+/// it was restarted for. One for each resource, since several may restart the same workload.
+pub const RESTARTED_FOR_PREFIX: &str = "restarted-for.verteil.dev/";

@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Duration, VerteilTokenStatus};
+use super::{Duration, VerteilTokenStatus, Workload};
 
 /// One OAuth2 access token, kept in a Secret and asked for anew only when it has reached its end.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -86,6 +86,13 @@ pub struct VerteilTokenSpec {
     /// The Secret that receives the token.
     #[serde(default)]
     pub secret: SecretSpec,
+
+    /// Workloads in the same namespace that are restarted after the token has changed, as kubectl rollout restart does. Needs an
+    /// operator that runs with --rollout-restart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".into(), "name".into()]))]
+    pub rollout_restart: Vec<Workload>,
 }
 
 /// Which keys of which Secret hold the client's credentials.

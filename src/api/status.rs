@@ -12,7 +12,7 @@ pub struct VerteilTokenStatus {
     /// The generation of the spec that this status speaks of; -1 until an operator has looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled (kstatus) and RenewalFailing.
+    /// Ready, Reconciling, Stalled (kstatus), RenewalFailing, and WorkloadsRestarted if the spec lists workloads.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -67,6 +67,9 @@ pub struct VerteilTokenStatus {
     /// The versions of the objects that were last found to be as wanted: while they hold, nothing is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Verified>,
+    /// What the workloads of spec.rolloutRestart know of the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout_restart: Option<RolloutRestart>,
 }
 
 /// Why a token was requested.
@@ -135,6 +138,18 @@ pub struct Attempted {
     /// The value of the annotation verteil.dev/renew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_request: Option<String>,
+}
+
+/// What the listed workloads know of the token.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutRestart {
+    /// Fingerprint of the token that they were last restarted for, or of the one that was stored when there was none to compare
+    /// with: another one in the Secret is a change.
+    pub token_fingerprint: String,
+    /// Those that did not exist at the last restart, as kind/name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 /// A reason that a newer operator wrote is none to this one, rather than a resource that cannot be read: a rollback must work.

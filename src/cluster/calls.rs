@@ -115,7 +115,7 @@ impl Cluster {
         self.send::<MetadataOnly>("create Event", request).await.map(drop)
     }
 
-    async fn send<T: DeserializeOwned>(
+    pub(super) async fn send<T: DeserializeOwned>(
         &self,
         call: &'static str,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
@@ -137,7 +137,9 @@ pub(crate) fn version(meta: &ObjectMeta) -> Option<ObjectVersion> {
     Some(ObjectVersion { uid: meta.uid.clone()?, resource_version: meta.resource_version.clone()? })
 }
 
-fn resource<K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>>(namespace: &str) -> Request {
+pub(super) fn resource<K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>>(
+    namespace: &str,
+) -> Request {
     Request::new(K::url_path(&(), Some(namespace)))
 }
 

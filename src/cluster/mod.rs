@@ -5,6 +5,7 @@ mod error;
 mod events;
 mod versions;
 mod watch;
+mod workloads;
 
 pub use calls::Cluster;
 pub(crate) use calls::version;

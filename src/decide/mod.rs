@@ -6,6 +6,8 @@ mod claim;
 mod pace;
 mod reason;
 mod report;
+mod restart_reason;
+mod rollout;
 
 pub use claim::{CLAIM_SLACK, ClaimView, SAVE_RESERVE, claim_seconds, covers_request, view_claim};
 pub use pace::{
@@ -13,6 +15,8 @@ pub use pace::{
 };
 pub use reason::Reason;
 pub use report::{HeldFacts, Report, Standing, TOKEN_EXPIRED_GRACE, Trouble, condition, holds, next_status};
+pub use restart_reason::{Outcome, RestartReason, WORKLOADS_RESTARTED};
+pub use rollout::{RolloutFacts, enter_rollout, finish_rollout, restart_wait, rollout_is_settled};
 
 use jiff::{SignedDuration, Timestamp};
 

@@ -157,16 +157,17 @@ fn conditions(old: &VerteilTokenStatus, report: &Report<'_>, now: Timestamp) -> 
     list.list
 }
 
-struct Conditions<'a> {
-    old: &'a VerteilTokenStatus,
-    generation: i64,
-    now: Timestamp,
-    list: Vec<Condition>,
+/// Conditions in the making.
+pub(super) struct Conditions<'a> {
+    pub(super) old: &'a VerteilTokenStatus,
+    pub(super) generation: i64,
+    pub(super) now: Timestamp,
+    pub(super) list: Vec<Condition>,
 }
 
 impl Conditions<'_> {
     /// Sets one condition; its transition time moves only when its status does (API conventions).
-    fn set(&mut self, type_: &str, status: bool, reason: &str, message: &str) {
+    pub(super) fn set(&mut self, type_: &str, status: bool, reason: &str, message: &str) {
         let status = if status { "True" } else { "False" };
         let since = condition(self.old, type_).filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
         let next = Condition {

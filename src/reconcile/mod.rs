@@ -7,6 +7,7 @@
 //!          Save:    save()   -> Secret written           -> decide again
 //!          Repair:  repair() -> Secret written           -> decide again
 //! report   next_status(old, …)              -> written only if it differs; an event only on a transition
+//! restart  listed workloads, if the stored token is another one than they were told of; never in the token's way
 //! ```
 
 mod claim;
@@ -14,6 +15,7 @@ mod failure;
 mod issue;
 mod look;
 mod report;
+mod rollout;
 mod save;
 mod settled;
 mod twin;
@@ -67,6 +69,8 @@ pub struct Context {
     pub allowed_hosts: AllowedHosts,
     /// `--allow-http`
     pub allow_http: bool,
+    /// `--rollout-restart`
+    pub rollout_restart: bool,
     /// This process, in claims: new with each start.
     pub identity: Arc<str>,
     /// Claims made so far.

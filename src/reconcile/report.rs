@@ -61,6 +61,7 @@ impl Pass<'_> {
             status.verified = Some(Verified { generation, format: FORMAT, secret, credentials });
         }
         self.account(view, &mut status);
+        self.enter_rollout(view, &mut status);
         let unfinished = self.has_unfinished_claim(view);
         self.write(view, status).await?;
         if unfinished {
@@ -68,7 +69,8 @@ impl Pass<'_> {
         }
         // If this process took a claim over, its former holder had saved its token.
         self.ctx.memory.with(&self.key, |entry| (entry.taking_over, entry.took_over) = (false, false));
-        let next = claim_ends.map_or(until, |ends| ends.min(until));
+        let restart = self.restart_workloads(view).await;
+        let next = [claim_ends, restart].into_iter().flatten().fold(until, Timestamp::min);
         Ok(sleep_until(next, self.ctx.clock.now()))
     }
 
@@ -131,9 +133,11 @@ impl Pass<'_> {
             status.claim = None;
         }
         self.account(view, &mut status);
+        self.enter_rollout(view, &mut status);
         self.write(view, status).await?;
+        let restart = self.restart_workloads(view).await;
         let now = self.ctx.clock.now();
-        let next = [until, end].into_iter().flatten().filter(|at| *at > now).min();
+        let next = [until, end, restart].into_iter().flatten().filter(|at| *at > now).min();
         Ok(next.map_or(Action::requeue(LONGEST_SLEEP), |at| sleep_until(at, now)))
     }
 

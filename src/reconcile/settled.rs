@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use super::Context;
 use crate::api::{RENEW_ANNOTATION, VerteilToken};
 use crate::cluster::Seen;
-use crate::decide::condition;
+use crate::decide::{condition, rollout_is_settled};
 use crate::memory::Key;
 use crate::secret::FORMAT;
 use crate::token::{RecordSeal, Validity, renewal_point};
@@ -29,7 +29,8 @@ pub fn settled_until(token: &VerteilToken, ctx: &Context) -> Option<Timestamp> {
         && !token.spec.suspend
         && token.metadata.deletion_timestamp.is_none()
         && condition(status, "Ready").is_some_and(|c| c.status == "True")
-        && condition(status, "RenewalFailing").is_some_and(|c| c.status == "False");
+        && condition(status, "RenewalFailing").is_some_and(|c| c.status == "False")
+        && rollout_is_settled(&token.spec.rollout_restart, ctx.rollout_restart, status);
     let in_memory = ctx.memory.peek(&key, |entry| entry.issued.is_some()).unwrap_or_default();
     if !unchanged || !served || !calm || in_memory {
         return None;

@@ -1,11 +1,13 @@
 //! The token itself: its record, its seals, its life. Pure: no client, no clock, no await.
 
+mod fingerprint;
 mod inputs;
 mod lifetime;
 mod record;
 mod renewal;
 mod seal;
 
+pub use fingerprint::TokenFingerprint;
 pub use inputs::{Inputs, InputsFingerprint, ProcessKey, random_suffix};
 pub use lifetime::{JwtTimes, Lifetime, LifetimeSource};
 pub use record::{Record, RecordError};

@@ -132,12 +132,12 @@ fn key(token: &AccessToken) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, token.expose().as_bytes())
 }
 
-fn seal(version: &str, token: &AccessToken, message: &Message) -> String {
+pub(super) fn seal(version: &str, token: &AccessToken, message: &Message) -> String {
     let tag = hmac::sign(&key(token), message.as_bytes());
     format!("{version}.{}", BASE64_URL_SAFE_NO_PAD.encode(tag.as_ref()))
 }
 
-fn check(version: &str, text: &str, token: &AccessToken, message: &Message) -> Verdict {
+pub(super) fn check(version: &str, text: &str, token: &AccessToken, message: &Message) -> Verdict {
     let Some((written_version, tag)) = text.split_once('.') else { return Verdict::Broken };
     if written_version != version {
         return if is_newer(written_version, version) { Verdict::Unknown } else { Verdict::Broken };

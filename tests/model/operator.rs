@@ -89,6 +89,7 @@ impl Operator {
             metrics: Arc::new(Metrics::new()),
             allowed_hosts: AllowedHosts::new(vec!["*".parse().unwrap()]),
             allow_http: true,
+            rollout_restart: false,
             identity,
             claims: AtomicU64::new(0),
             process_key: ProcessKey::generate().unwrap(),

@@ -320,6 +320,30 @@ async fn suspend_is_true_or_false() {
 }
 
 #[tokio::test]
+async fn workloads_to_restart_are_few_known_by_kind_and_listed_once() {
+    let world = World::new().await;
+    let listed = |list: Value| json!({"rolloutRestart": list});
+    let one = |kind: &str, name: &str| json!({"kind": kind, "name": name});
+    let many = |count: usize| (0..count).map(|n| one("Deployment", &format!("api-{n}"))).collect::<Value>();
+    admits(&world, listed(json!([]))).await;
+    admits(&world, listed(many(16))).await;
+    admits(&world, listed(json!([one("Deployment", "a"), one("StatefulSet", "a"), one("DaemonSet", "a.b-c")]))).await;
+    rejects(&world, listed(many(17)), "must have at most 16 items").await;
+    rejects(&world, listed(json!([one("Deployment", "a"), one("Deployment", "a")])), "Duplicate value").await;
+    rejects(
+        &world,
+        listed(json!([one("Job", "a")])),
+        "supported values: \"Deployment\", \"StatefulSet\", \"DaemonSet\"",
+    )
+    .await;
+    rejects(&world, listed(json!([{"kind": "Deployment"}])), "rolloutRestart[0].name: Required value").await;
+    for name in ["", "Flight", "other/api", "-a"] {
+        rejects(&world, listed(json!([one("Deployment", name)])), "write the name of a workload in this namespace")
+            .await;
+    }
+}
+
+#[tokio::test]
 async fn labels_of_the_secret_are_labels_and_not_the_operators_own() {
     let world = World::new().await;
     let labels = |key: &str, value: &str| json!({"secret": {"labels": {key: value}}});
@@ -458,6 +482,9 @@ fn specs() -> impl Strategy<Value = Value> {
             .prop_map(|(name, user, password)| {
                 object([("name", Some(name)), ("usernameKey", user), ("passwordKey", password)])
             });
+    let kinds = prop_oneof![Just("Deployment"), Just("StatefulSet"), Just("DaemonSet")];
+    let workloads = proptest::collection::btree_map("[a-z]([a-z0-9-]{0,30}[a-z0-9])?", kinds, 0..=16)
+        .prop_map(|map| map.iter().map(|(name, kind)| json!({"kind": kind, "name": name})).collect::<Value>());
     let simple = (
         url,
         reference,
@@ -467,9 +494,10 @@ fn specs() -> impl Strategy<Value = Value> {
         some(renew_before.prop_map(Value::from).boxed()),
         some(any::<bool>().prop_map(Value::from).boxed()),
         some(secret.boxed()),
+        some(workloads.boxed()),
     );
     (simple, authentication).prop_map(
-        |((url, reference, scopes, parameters, timeout, renew, suspend, secret), choice)| {
+        |((url, reference, scopes, parameters, timeout, renew, suspend, secret, workloads), choice)| {
             let mut spec = object([
                 ("tokenURL", Some(url)),
                 ("credentialsSecretRef", Some(reference)),
@@ -479,6 +507,7 @@ fn specs() -> impl Strategy<Value = Value> {
                 ("renewBefore", renew),
                 ("suspend", suspend),
                 ("secret", secret),
+                ("rolloutRestart", workloads),
             ]);
             merge(&mut spec, choice);
             spec

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use testbed::World;
 use verteil_token_operator::api::{Duration, IssueReason};
 use verteil_token_operator::args::Cli;
-use verteil_token_operator::decide::Reason;
+use verteil_token_operator::decide::{Reason, RestartReason};
 use verteil_token_operator::token::{Record, RecordSeal, renewal_point};
 
 const README: &str = include_str!("../../README.md");
@@ -24,6 +24,7 @@ fn yaml_under(heading: &str) -> &'static str {
 #[test]
 fn every_reason_has_a_line_of_advice() {
     let words = Reason::ALL.map(Reason::as_str).into_iter().chain(IssueReason::ALL.map(IssueReason::as_str));
+    let words = words.chain(RestartReason::ALL.map(RestartReason::as_str));
     let missing: Vec<&str> = words.filter(|word| !README.contains(&format!("\n| `{word}` | "))).collect();
     assert!(missing.is_empty(), "no row for {missing:?}");
 }
@@ -115,4 +116,12 @@ fn the_chart_has_the_version_of_the_crate() {
         let line = format!("\n{key}: {}\n", env!("CARGO_PKG_VERSION"));
         assert!(chart.contains(&line), "Chart.yaml is to have{line}");
     }
+}
+
+#[tokio::test]
+async fn the_token_with_workloads_to_restart_is_accepted() {
+    let world = World::new().await;
+    let applied = world.kubectl(&APPLY, Some(yaml_under("Pods that read the token only at start"))).await;
+    assert_eq!(applied.stderr, "");
+    applied.succeeded();
 }

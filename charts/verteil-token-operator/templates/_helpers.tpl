@@ -24,4 +24,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/* What the operator may do: one list for Role and ClusterRole. */}}
 {{- define "operator.rules" -}}
 {{ .Files.Get "files/rules.yaml" | trim }}
+{{- if .Values.rolloutRestart }}
+{{ .Files.Get "files/rollout-rules.yaml" | trim }}
+{{- end }}
 {{- end -}}

@@ -14,6 +14,10 @@ const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/verteil-t
 const LEASE_RULES: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/verteil-token-operator/files/lease-rules.yaml");
 
+/// Those that --rollout-restart needs on top.
+const ROLLOUT_RULES: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/verteil-token-operator/files/rollout-rules.yaml");
+
 /// The issuer of a test speaks http on loopback.
 const ALLOW_ALL: [&str; 2] = ["--allow-http", "--allowed-issuer-hosts=*"];
 
@@ -59,6 +63,12 @@ impl World {
     #[must_use]
     pub fn proxy(&self) -> Proxy {
         Proxy::start(&self.operator_kubeconfig()).expect("a proxy")
+    }
+
+    /// Gives the operator what the chart's rules allow on top with `rolloutRestart: true`.
+    pub async fn allow_rollout_restarts(&self) {
+        let rules = std::fs::read_to_string(ROLLOUT_RULES).expect("the chart's rules");
+        self.kubectl_apply(&role_with("verteil-token-operator-rollout", &self.namespace, &rules)).await;
     }
 
     fn start_operator_with(&self, kubeconfig: &Path, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {
@@ -171,10 +181,15 @@ fn service_account(namespace: &str) -> (String, [String; 2]) {
 #[must_use]
 pub fn role(namespace: &str) -> String {
     let rules = [RULES, LEASE_RULES].map(|file| std::fs::read_to_string(file).expect("the chart's rules")).concat();
+    role_with("verteil-token-operator", namespace, &rules)
+}
+
+/// `rules` in a Role `name`, bound to the chart's ServiceAccount.
+fn role_with(name: &str, namespace: &str, rules: &str) -> String {
     format!(
-        "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: verteil-token-operator}}\nrules:\n{rules}\n---\n\
-         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: verteil-token-operator}}\n\
-         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: verteil-token-operator}}\n\
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: {name}}}\nrules:\n{rules}\n---\n\
+         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: {name}}}\n\
+         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: {name}}}\n\
          subjects: [{{kind: ServiceAccount, name: verteil-token-operator, namespace: {namespace}}}]\n"
     )
 }
