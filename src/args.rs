@@ -1,5 +1,7 @@
 //! The command line. Every flag has a twin in the environment, named in `--help`.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -7,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::api::{Duration, MANAGER};
 use crate::issuer::AllowedHost;
 use crate::lease::{Timings, TimingsError};
+use crate::serve::LoopbackAddress;
 
 /// Keeps OAuth2 access tokens in Secrets and asks for a new one only when the stored one has reached its end.
 #[derive(Parser, Debug)]
@@ -31,6 +34,7 @@ pub enum Command {
 
 /// How the operator runs.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct RunArgs {
     /// Namespaces to work in, separated by commas; all if left out (which needs a ClusterRole)
     #[arg(long, env = "VERTEIL_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
@@ -90,11 +94,25 @@ pub struct RunArgs {
     #[arg(long, env = "VERTEIL_HTTP_LISTEN", default_value = "[::]:8080", value_name = "ADDRESS")]
     pub http_listen: SocketAddr,
 
+    /// Metrics of each resource, with its namespace and name as labels
+    #[arg(
+        long,
+        env = "VERTEIL_PER_RESOURCE_METRICS",
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        value_name = "true|false"
+    )]
+    pub per_resource_metrics: bool,
+
+    /// Address of the debug endpoint; loopback only, kubectl port-forward reaches it
+    #[arg(long, env = "VERTEIL_DEBUG_LISTEN", default_value = "127.0.0.1:8081", value_name = "ADDRESS")]
+    pub debug_listen: LoopbackAddress,
+
     /// Form of the log lines
     #[arg(long, env = "VERTEIL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// What is logged: a level, or target=level pairs separated by commas
+    /// What is logged at first: a level, or target=level pairs separated by commas
     #[arg(long, env = "VERTEIL_LOG_FILTER", default_value = "info", value_name = "FILTER")]
     pub log_filter: String,
 }
@@ -111,10 +129,54 @@ pub enum LogFormat {
 // === impl RunArgs ===
 
 impl RunArgs {
+    /// The namespaces to watch, each once: one that is `None` means all.
+    #[must_use]
+    pub fn scopes(&self) -> Vec<Option<String>> {
+        let named: BTreeSet<&String> = self.namespaces.iter().collect();
+        if named.is_empty() { vec![None] } else { named.into_iter().cloned().map(Some).collect() }
+    }
+
     /// The timings of the leader election, if they fit together.
     pub fn lease_timings(&self) -> Result<Timings, TimingsError> {
         let span = |duration: Duration| std::time::Duration::try_from(duration.signed()).unwrap_or_default();
         Timings::new(span(self.lease_duration), span(self.lease_renew_deadline), span(self.lease_retry_period))
+    }
+}
+
+/// As they would be written: what the operator runs with, wherever it came from.
+impl fmt::Display for RunArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without `..`: a new flag is not forgotten here.
+        let Self {
+            namespaces,
+            concurrency,
+            issuer_concurrency,
+            allowed_issuer_hosts,
+            allow_http,
+            rollout_restart,
+            leader_election,
+            lease_name,
+            lease_namespace,
+            lease_duration,
+            lease_renew_deadline,
+            lease_retry_period,
+            http_listen,
+            per_resource_metrics,
+            debug_listen,
+            log_format,
+            log_filter,
+        } = self;
+        write!(f, "--namespaces={} --concurrency={concurrency}", namespaces.join(","))?;
+        let hosts: Vec<String> = allowed_issuer_hosts.iter().map(ToString::to_string).collect();
+        write!(f, " --issuer-concurrency={issuer_concurrency} --allowed-issuer-hosts={}", hosts.join(","))?;
+        write!(f, " --allow-http={allow_http} --rollout-restart={rollout_restart}")?;
+        write!(f, " --leader-election={leader_election} --lease-name={lease_name}")?;
+        write!(f, " --lease-namespace={}", lease_namespace.as_deref().unwrap_or_default())?;
+        write!(f, " --lease-duration={lease_duration} --lease-renew-deadline={lease_renew_deadline}")?;
+        write!(f, " --lease-retry-period={lease_retry_period} --http-listen={http_listen}")?;
+        write!(f, " --per-resource-metrics={per_resource_metrics} --debug-listen={debug_listen}")?;
+        let log_format = log_format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        write!(f, " --log-format={log_format} --log-filter={log_filter}")
     }
 }
 
@@ -137,6 +199,28 @@ mod tests {
             let twin = format!("VERTEIL_{}", flag.get_id().as_str().to_uppercase());
             assert_eq!(flag.get_env().map(|e| e.to_string_lossy().into_owned()), Some(twin));
         }
+    }
+
+    #[test]
+    fn the_start_line_tells_every_flag() {
+        let told = Cli::try_parse_from(["o", "--namespaces=a,b", "--log-format=json"]).unwrap().run.to_string();
+        for flag in Cli::command().get_arguments().filter(|a| !["help", "version"].contains(&a.get_id().as_str())) {
+            assert!(told.contains(&format!("--{}=", flag.get_long().unwrap())), "{told}");
+        }
+        assert!(told.contains("--namespaces=a,b ") && told.contains("--log-format=json "), "{told}");
+    }
+
+    #[test]
+    fn a_namespace_given_twice_is_watched_once() {
+        let scopes = |args: &[&str]| Cli::try_parse_from(args).unwrap().run.scopes();
+        assert_eq!(scopes(&["o", "--namespaces=b,a,b"]), [Some("a".to_owned()), Some("b".to_owned())]);
+        assert_eq!(scopes(&["o"]), [None]);
+    }
+
+    #[test]
+    fn the_debug_endpoint_is_for_loopback_only() {
+        let error = Cli::try_parse_from(["o", "--debug-listen=0.0.0.0:8081"]).unwrap_err().to_string();
+        assert!(error.contains("--debug-listen") && error.contains("port-forward"), "{error}");
     }
 
     #[test]

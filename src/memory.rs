@@ -44,6 +44,8 @@ pub struct Entry {
     pub untold: Option<Failed>,
     /// When the last request went out, by the clock that nobody can set.
     pub last_request: Option<Duration>,
+    /// The seal of the last token that this process was given.
+    pub given: Option<RecordSeal>,
     /// When the last request that brought a token went out, by the same clock.
     pub last_issue: Option<Duration>,
     /// The time of a last request that lies ahead of the clock, which was set back, and when it was first seen.

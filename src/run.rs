@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use futures::future::OptionFuture;
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -17,10 +18,12 @@ use crate::cluster::{Cluster, Events, Versions};
 use crate::drain::save_unsaved;
 use crate::issuer::{AllowedHosts, Issuer, Permits};
 use crate::lease::{Election, Leadership, LeaseName, RELEASE_PATIENCE};
+use crate::logs::LogFilter;
 use crate::memory::Memory;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ResourceMetrics};
 use crate::reconcile::Context;
-use crate::serve::{Health, Served, serve};
+use crate::resources::Resources;
+use crate::serve::{Debug, Health, Served, serve, serve_debug};
 use crate::token::ProcessKey;
 use crate::work::work;
 
@@ -32,9 +35,24 @@ const LAST_WORDS: Duration = Duration::from_millis(900);
 /// Where a pod finds its namespace.
 const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// The namespaces to watch: one that is `None` means all.
-fn scopes(args: &RunArgs) -> Vec<Option<String>> {
-    if args.namespaces.is_empty() { vec![None] } else { args.namespaces.iter().cloned().map(Some).collect() }
+/// Where the process is listened to.
+pub struct Listeners {
+    /// Probes and metrics.
+    pub http: TcpListener,
+    /// The debug endpoint, with the log filter that it changes.
+    pub debug: Option<(TcpListener, LogFilter)>,
+}
+
+/// One line that says what runs here, and how.
+fn announce_start(args: &RunArgs, identity: &str) {
+    let namespaces = if args.namespaces.is_empty() { "all namespaces".into() } else { args.namespaces.join(",") };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        identity,
+        watches = format!("VerteilTokens, and Secrets without their data, in {namespaces}"),
+        flags = %args,
+        "Token persistence enabled: tokens are kept in Secrets and survive restarts"
+    );
 }
 
 /// Runs the operator until `stop`, then finishes what is in flight.
@@ -44,11 +62,19 @@ pub async fn run(
     client: Client,
     args: &RunArgs,
     clock: Arc<dyn Clock>,
-    listener: TcpListener,
+    listeners: Listeners,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let timings = args.lease_timings()?;
-    let metrics = Arc::new(Metrics::new());
+    let resources = Arc::new(Resources::default());
+    let memory = Arc::new(Memory::default());
+    let leading = if args.leader_election { Leadership::none() } else { Leadership::always() };
+    let metrics = Metrics::new();
+    let metrics = Arc::new(if args.per_resource_metrics {
+        metrics.with(ResourceMetrics::new(Arc::clone(&resources), leading.clone(), Arc::clone(&clock)))
+    } else {
+        metrics
+    });
     let health = Arc::new(Health::default());
     health.beat(clock.elapsed());
     let cluster = Cluster::new(client.clone());
@@ -56,7 +82,6 @@ pub async fn run(
     let (events, post_events) = Events::new(cluster.clone(), Arc::clone(&identity));
     let posting = tokio::spawn(post_events);
     let (permit_bell, permit_rings) = mpsc::unbounded_channel();
-    let leading = if args.leader_election { Leadership::none() } else { Leadership::always() };
     metrics.set_leader(!args.leader_election);
     let passes_ended = CancellationToken::new();
     let electing = args.leader_election.then(|| {
@@ -72,13 +97,12 @@ pub async fn run(
             }
         })
     });
-    let scopes = scopes(args);
     let context = Arc::new(Context {
         cluster,
         issuer: Issuer::new()?,
         clock: Arc::clone(&clock),
-        memory: Memory::default(),
-        versions: Arc::new(Versions::new(scopes.len())),
+        memory: Arc::clone(&memory),
+        versions: Arc::new(Versions::new(args.scopes().len())),
         permits: Permits::new(usize::from(args.issuer_concurrency), permit_bell),
         events,
         metrics: Arc::clone(&metrics),
@@ -91,18 +115,16 @@ pub async fn run(
         leading,
         stop: stop.clone(),
     });
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        namespaces = ?args.namespaces,
-        allowed_issuer_hosts = %context.allowed_hosts,
-        allow_http = args.allow_http,
-        "Token persistence enabled: tokens are kept in Secrets and survive restarts"
-    );
-    let served = Served { health: Arc::clone(&health), metrics, clock: Arc::clone(&clock) };
+    announce_start(args, &context.identity);
+    let served = Served { health: Arc::clone(&health), metrics: Arc::clone(&metrics), clock: Arc::clone(&clock) };
     let serving_ends = CancellationToken::new();
-    let serving = tokio::spawn(serve(listener, served, serving_ends.clone()));
+    let serving = tokio::spawn(serve(listeners.http, served, serving_ends.clone()));
+    let debugging = listeners.debug.map(|(listener, log_filter)| {
+        let debug = Debug { resources: Arc::clone(&resources), memory, metrics, clock: Arc::clone(&clock), log_filter };
+        tokio::spawn(serve_debug(listener, debug, serving_ends.clone()))
+    });
 
-    let work = work(&client, &scopes, args, &context, &health, permit_rings, &stop);
+    let work = work(&client, args, &context, &resources, &health, permit_rings, &stop);
     let draining = async {
         stop.cancelled().await;
         health.set_ready(false);
@@ -124,7 +146,7 @@ pub async fn run(
     // What is still waiting to be said gets a moment.
     drop(tokio::time::timeout(LAST_WORDS, posting).await);
     serving_ends.cancel();
-    drop(tokio::time::timeout(LAST_WORDS, serving).await);
+    drop(tokio::time::timeout(LAST_WORDS, futures::future::join(serving, OptionFuture::from(debugging))).await);
     tracing::info!("stopped");
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! From the command line to a running operator: logs, client, signals.
 
-use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +9,12 @@ use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tower::timeout::TimeoutLayer;
-use tracing_subscriber::EnvFilter;
 
-use crate::args::{LogFormat, RunArgs};
+use crate::args::RunArgs;
 use crate::clock::SystemClock;
-use crate::run::run;
-use crate::serve::listen;
+use crate::logs;
+use crate::run::{Listeners, run};
+use crate::serve::{listen, listen_for_debugging};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to the head of an answer, also of a watch.
@@ -23,14 +22,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Runs the operator until SIGTERM or SIGINT; a second signal ends it at once.
 pub fn start(args: &RunArgs) -> anyhow::Result<()> {
-    init_logs(args)?;
+    let log_filter = logs::init(&args.log_filter, args.log_format).context("--log-filter")?;
     init_crypto();
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {
         let stop = stop_on_signal()?;
         let config =
             Config::infer().await.context("no cluster: run in a pod, or set KUBECONFIG to a file that names one")?;
-        let listener = listen(args.http_listen).await?;
-        run(client(config)?, args, Arc::new(SystemClock), listener, stop).await
+        let http = listen(args.http_listen).await?;
+        let debug = listen_for_debugging(args.debug_listen).await.map(|listener| (listener, log_filter));
+        run(client(config)?, args, Arc::new(SystemClock), Listeners { http, debug }, stop).await
     })
 }
 
@@ -45,22 +45,6 @@ pub fn client(mut config: Config) -> anyhow::Result<Client> {
 /// Installs the one crypto provider. Doing it twice is harmless.
 pub fn init_crypto() {
     drop(rustls::crypto::ring::default_provider().install_default());
-}
-
-fn init_logs(args: &RunArgs) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&args.log_filter)
-        .with_context(|| format!("--log-filter {}: not a filter", args.log_filter))?
-        // kube logs whole answers that it cannot decode: one of them might be a Secret.
-        .add_directive("kube_client::client=error".parse()?);
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match args.log_format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().flatten_event(true).init(),
-    }
-    Ok(())
 }
 
 /// Cancelled by the first signal. The second aborts.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _, stream};
 use kube::Client;
 use kube::runtime::controller::{Config, Controller};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +17,7 @@ use crate::cluster::{Listed, Tokens, secret_bells, tokens};
 use crate::memory::Key;
 use crate::pass::{error_policy, pass};
 use crate::reconcile::{Context, settled_until};
+use crate::resources::{Resources, Watched};
 use crate::serve::{HEARTBEAT, Health};
 
 /// A restart waits for the list of Secrets, which spares it a read of each; but not for longer than this.
@@ -27,18 +28,17 @@ const HEARTBEAT_NAME: &str = "/heartbeat";
 /// Watches and reconciles until `stop`; returns when the last pass has ended.
 pub(crate) async fn work(
     client: &Client,
-    scopes: &[Option<String>],
     args: &RunArgs,
     context: &Arc<Context>,
+    resources: &Resources,
     health: &Arc<Health>,
     permit_rings: mpsc::UnboundedReceiver<Key>,
     stop: &CancellationToken,
 ) {
     let mut controllers = Vec::new();
     let mut bells = Vec::new();
-    let mut stores = Vec::new();
-    let mut lists = Vec::new();
-    for scope in scopes {
+    let mut watches = Vec::new();
+    for scope in args.scopes() {
         let (versions, metrics) = (Arc::clone(&context.versions), Arc::clone(&context.metrics));
         let forgetting = Arc::clone(context);
         let gone = move |key: &Key| forget(&forgetting, key);
@@ -55,10 +55,10 @@ pub(crate) async fn work(
             .reconcile_all_on(context.leading.gained())
             .graceful_shutdown_on(stop.clone().cancelled_owned());
         controllers.push(controller.run(pass, error_policy, Arc::clone(context)).boxed());
-        bells.push((scope.clone(), bell));
-        stores.push(store);
-        lists.push(listed);
+        bells.push((scope, bell));
+        watches.push(Watched { store, listed });
     }
+    resources.set(watches.clone());
     let ring = async {
         let mut permit_rings = received(permit_rings).boxed();
         while let Some(key) = permit_rings.next().await {
@@ -71,7 +71,7 @@ pub(crate) async fn work(
         }
     };
     let patience = async {
-        for listed in &mut lists {
+        for Watched { listed, .. } in &mut watches {
             // The watch ends only with the process.
             drop(listed.wait_for(|listed| *listed).await);
         }
@@ -83,7 +83,7 @@ pub(crate) async fn work(
     let announce = async {
         patience.await;
         health.set_ready(!stop.is_cancelled());
-        announce_reuse(&stores, context);
+        announce_reuse(resources, context);
         std::future::pending::<()>().await;
     };
     let reconciling = stream::select_all(controllers).for_each(|result| {
@@ -111,10 +111,10 @@ fn forget(context: &Context, key: &Key) {
 }
 
 /// Says once what was found at start.
-fn announce_reuse(stores: &[Store<Tokens>], context: &Context) {
+fn announce_reuse(watched: &Resources, context: &Context) {
     let now = context.clock.now();
     let (mut resources, mut valid, mut undecodable) = (0_usize, 0_usize, 0_usize);
-    for object in stores.iter().flat_map(Store::state) {
+    for object in watched.all() {
         resources += 1;
         let Ok(token) = &object.0 else {
             undecodable += 1;

@@ -56,7 +56,9 @@ impl Events {
         let post = async move {
             while let Some(event) = waiting.recv().await {
                 if let Err(error) = cluster.post_event(&event).await {
-                    tracing::debug!(%error, "event not posted");
+                    let about = event.regarding.unwrap_or_default();
+                    let (namespace, name) = (about.namespace.unwrap_or_default(), about.name.unwrap_or_default());
+                    tracing::debug!(namespace, name, %error, "event not posted");
                 }
             }
         };
@@ -93,7 +95,8 @@ impl Events {
             ..Event::default()
         };
         if self.queue.try_send(event).is_err() {
-            tracing::debug!(reason = note.reason, "event dropped: too many are waiting");
+            let namespace = token.namespace.as_deref().unwrap_or_default();
+            tracing::debug!(namespace, name, reason = note.reason, "event dropped: too many are waiting");
         }
     }
 }

@@ -55,7 +55,9 @@ impl Leadership {
         holds
     }
 
-    fn covers(&self, elapsed: Duration) -> bool {
+    /// The same for who only wants to know: nothing rings for it.
+    #[must_use]
+    pub fn covers(&self, elapsed: Duration) -> bool {
         let until = self.0.until.load(Ordering::SeqCst);
         until == ALWAYS || nanoseconds(elapsed) < until
     }

@@ -122,11 +122,11 @@ impl Pass<'_> {
         let took = self.ctx.clock.elapsed().saturating_sub(started);
         match answer {
             Ok(answer) => {
-                self.ctx.metrics.answered(took);
+                self.ctx.metrics.answered(requested_at, took);
                 self.keep(fetched, view, due, answer, requested_at).await
             }
             Err(failure) => {
-                self.ctx.metrics.failed(failure.class, took);
+                self.ctx.metrics.failed(failure.class, requested_at, took);
                 self.record_failure(fetched, view, due.inputs, failure).await
             }
         }
@@ -172,7 +172,7 @@ impl Pass<'_> {
         if repeated {
             self.ctx.metrics.unchanged();
         } else {
-            self.ctx.metrics.issued(reason);
+            self.ctx.metrics.issued(reason, now);
             let expires_in_seconds = record.validity().expires_at.as_second().saturating_sub(now.as_second());
             let expires_in_hours = expires_in_seconds / 3600;
             tracing::info!(
@@ -194,6 +194,10 @@ impl Pass<'_> {
         self.ctx.memory.with(&self.key, |entry| {
             let counted = std::mem::take(&mut entry.took_over);
             let issued = Issued { content, reason, repeated, trouble, requested_at, replaces, counted, claim };
+            // A repeated token is this process's own only if it was given it the first time too.
+            if !repeated || entry.given.is_some() && entry.given == issued.replaces {
+                entry.given = Some(RecordSeal::of(&issued.content.record));
+            }
             entry.issued = Some(issued.into());
             entry.last_issue = entry.last_request;
             entry.saved = false;

@@ -56,7 +56,7 @@ pub struct Context {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What this process remembers.
-    pub memory: Memory,
+    pub memory: Arc<Memory>,
     /// Which Secrets exist in which version.
     pub versions: Arc<Versions>,
     /// Requests in flight, by host.

@@ -91,6 +91,9 @@ impl Pass<'_> {
         by: Block,
         until: Option<Timestamp>,
     ) -> Result<Action, ApiError> {
+        if by == Block::Reason(Reason::Claimed) {
+            self.ctx.metrics.concurrent_attempt(view.now);
+        }
         let told = Trouble::told_by(&self.token.status.clone().unwrap_or_default());
         let trouble = match by {
             Block::Reason(reason) => self.explain(view, reason),

@@ -1,7 +1,11 @@
-//! Probes and metrics over HTTP.
+//! Probes, metrics and the debug endpoint over HTTP.
 
+mod debug;
+mod loopback;
 mod probes;
 
+pub use debug::{Debug, serve_debug};
+pub use loopback::{LoopbackAddress, listen_for_debugging};
 pub(crate) use probes::HEARTBEAT;
 pub use probes::Health;
 
@@ -10,14 +14,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::metrics::Metrics;
+use crate::metrics::{Exposition, Metrics};
 
 /// What the endpoints answer from.
 #[derive(Clone)]
@@ -63,12 +67,11 @@ async fn readyz(State(served): State<Served>) -> impl IntoResponse {
     }
 }
 
-async fn metrics(State(served): State<Served>) -> impl IntoResponse {
-    match served.metrics.encode() {
-        Ok(text) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(header::CONTENT_TYPE, kind)], text).into_response()
-        }
+async fn metrics(State(served): State<Served>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let exposition = Exposition::accepted(accept);
+    match served.metrics.encode(exposition) {
+        Ok(text) => ([(header::CONTENT_TYPE, exposition.content_type())], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

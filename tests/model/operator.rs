@@ -82,7 +82,7 @@ impl Operator {
             cluster,
             issuer: issuer.clone(),
             clock: Arc::clone(clock) as Arc<dyn Clock>,
-            memory: Memory::default(),
+            memory: Arc::new(Memory::default()),
             versions: Arc::new(Versions::new(0)),
             permits: Permits::new(4, bell),
             events,

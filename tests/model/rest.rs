@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use verteil_token_operator::api::{RENEW_ANNOTATION, RENEWED_ANNOTATION};
 use verteil_token_operator::clock::Clock;
 use verteil_token_operator::decide::condition;
+use verteil_token_operator::metrics::Exposition;
 
 use crate::apiserver::NAME;
 use crate::schedule::Run;
@@ -87,7 +88,7 @@ impl Run<'_> {
             .metrics
             .iter()
             .map(|metrics| {
-                let text = metrics.encode().unwrap();
+                let text = metrics.encode(Exposition::Plain).unwrap();
                 text.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse::<u64>().unwrap()
             })
             .sum();

@@ -9,18 +9,23 @@
 )]
 
 mod admission;
+mod alerts;
 mod bad_objects;
 mod brake;
 mod crashes;
 mod crd;
+mod debug;
 mod events;
 mod failover;
 mod faults;
 mod inputs;
 mod kubectl;
 mod leadership;
+mod logs;
+mod metrics;
 mod midway;
 mod overlap;
+mod prometheus;
 mod readme;
 mod record;
 mod renew;

@@ -45,12 +45,17 @@ pub async fn get(url: &str) -> anyhow::Result<Answered> {
     exchange("GET", url, &[], "").await
 }
 
+/// Any method, with headers such as `Accept: text/plain`; a `Host` among them stands for the URL's.
+///
 /// HTTP 1.0, so that the answer ends with the connection and never comes in chunks.
-async fn exchange(method: &str, url: &str, headers: &[&str], body: &str) -> anyhow::Result<Answered> {
+pub async fn exchange(method: &str, url: &str, headers: &[&str], body: &str) -> anyhow::Result<Answered> {
     let rest = url.strip_prefix("http://").context("only http:// URLs")?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let path = if path.is_empty() { "/" } else { path };
-    let mut request = format!("{method} {path} HTTP/1.0\r\nHost: {authority}\r\nContent-Length: {}\r\n", body.len());
+    let mut request = format!("{method} {path} HTTP/1.0\r\nContent-Length: {}\r\n", body.len());
+    if !headers.iter().any(|header| header.starts_with("Host:")) {
+        request.extend(["Host: ", authority, "\r\n"]);
+    }
     for header in headers {
         request.push_str(header);
         request.push_str("\r\n");

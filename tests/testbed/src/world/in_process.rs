@@ -11,6 +11,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio_util::sync::CancellationToken;
 use verteil_token_operator::args::Cli;
 use verteil_token_operator::clock::{Clock, SystemClock};
+use verteil_token_operator::run::{Listeners, run};
 
 use super::World;
 
@@ -87,8 +88,8 @@ impl InProcess {
             let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
             let client = verteil_token_operator::start::client(config)?;
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-            verteil_token_operator::run::run(client, &args, Arc::new(clock_of_operator), listener, stop_of_operator)
-                .await
+            let listeners = Listeners { http: listener, debug: None };
+            run(client, &args, Arc::new(clock_of_operator), listeners, stop_of_operator).await
         });
         Self { clock, stop, runtime: Some(runtime), running: Some(running) }
     }

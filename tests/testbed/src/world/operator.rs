@@ -30,6 +30,7 @@ pub type OperatorFlags<'a> = &'a [&'a str];
 pub struct Operator {
     child: Child,
     http: String,
+    debug: String,
 }
 
 // === impl World ===
@@ -74,8 +75,9 @@ impl World {
     fn start_operator_with(&self, kubeconfig: &Path, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {
         let number = OPERATORS.fetch_add(1, Ordering::Relaxed);
         let log = self.dir.path().join(format!("operator-{number}.log"));
-        let flags: Vec<&str> =
-            ["--log-filter=info,verteil_token_operator=debug"].iter().chain(flags).copied().collect();
+        let own = flags.iter().any(|flag| flag.starts_with("--log-filter="));
+        let default = (!own).then_some("--log-filter=info,verteil_token_operator=debug");
+        let flags: Vec<&str> = default.into_iter().chain(flags.iter().copied()).collect();
         Operator::start(kubeconfig, program.as_ref(), &self.namespace, &flags, &log).expect("the operator starts")
     }
 
@@ -98,7 +100,9 @@ impl Operator {
         log: &Path,
     ) -> anyhow::Result<Self> {
         let http = format!("127.0.0.1:{}", free_port()?);
-        let base = [format!("--namespaces={namespace}"), format!("--http-listen={http}")];
+        let debug = format!("127.0.0.1:{}", free_port()?);
+        let base =
+            [format!("--namespaces={namespace}"), format!("--http-listen={http}"), format!("--debug-listen={debug}")];
         let child = Child::spawn(
             "the operator",
             program,
@@ -106,7 +110,7 @@ impl Operator {
             &[("KUBECONFIG", &kubeconfig.to_string_lossy()), ("NO_PROXY", "127.0.0.1")],
             log,
         )?;
-        Ok(Self { child, http })
+        Ok(Self { child, http, debug })
     }
 
     /// SIGKILL: a crash.
@@ -136,6 +140,18 @@ impl Operator {
     pub async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
         let answer = plain_http::get(&format!("http://{}{path}", self.http)).await?;
         Ok((answer.status, answer.body))
+    }
+
+    /// Where its probes and metrics are: host and port.
+    #[must_use]
+    pub fn http(&self) -> &str {
+        &self.http
+    }
+
+    /// Where its debug endpoint is: host and port.
+    #[must_use]
+    pub fn debug(&self) -> &str {
+        &self.debug
     }
 
     /// The value of a metric, by its name with labels as printed.

@@ -1,8 +1,18 @@
-//! Counts, for Prometheus. Label values come from fixed sets, and every combination starts at 0.
+//! Counts of this process, for Prometheus. Label values come from fixed sets, and every combination starts at 0.
+
+mod activity;
+mod exposition;
+mod resources;
+
+pub use activity::Activity;
+pub use exposition::Exposition;
+pub use resources::ResourceMetrics;
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,6 +20,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+
+use activity::Latest;
 
 use crate::api::IssueReason;
 use crate::decide::{FailureClass, Outcome, Reason, RestartReason};
@@ -32,6 +44,7 @@ pub struct Metrics {
     request_duration: Histogram,
     unchanged: Counter,
     ambiguous: Counter,
+    concurrent: Counter,
     secret_writes: Family<Label, Counter>,
     reused: Counter,
     unsaved: Gauge<i64, AtomicI64>,
@@ -41,6 +54,7 @@ pub struct Metrics {
     watch_errors: Family<Label, Counter>,
     rollout_restarts: Family<Label, Counter>,
     leader: Gauge<i64, AtomicI64>,
+    latest: Latest,
 }
 
 // === impl Metrics ===
@@ -59,6 +73,7 @@ impl Metrics {
             request_duration: Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0]),
             unchanged: Counter::default(),
             ambiguous: Counter::default(),
+            concurrent: Counter::default(),
             secret_writes: family("kind", WRITES),
             reused: Counter::default(),
             unsaved: Gauge::default(),
@@ -68,6 +83,7 @@ impl Metrics {
             watch_errors: family("kind", WATCHES),
             rollout_restarts: family("outcome", Outcome::REASONS.map(RestartReason::as_str)),
             leader: Gauge::default(),
+            latest: Latest::default(),
             registry: Registry::default(),
         };
         registry.register("generations", "Tokens issued, by reason", metrics.generations.clone());
@@ -87,6 +103,11 @@ impl Metrics {
             "ambiguous_generations",
             "Requests that may have cost a token which nobody holds",
             metrics.ambiguous.clone(),
+        );
+        registry.register(
+            "concurrent_attempts",
+            "Attempts that found another process at work on the same token",
+            metrics.concurrent.clone(),
         );
         registry.register("secret_writes", "Writes of token Secrets, by kind", metrics.secret_writes.clone());
         registry.register("reused", "Stored tokens taken over at start without a request", metrics.reused.clone());
@@ -110,28 +131,50 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// The metrics as OpenMetrics text.
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+    /// The same, with what `collector` tells when it is asked.
+    #[must_use]
+    pub fn with(mut self, collector: impl Collector) -> Self {
+        self.registry.register_collector(Box::new(collector));
+        self
+    }
+
+    /// The metrics as text.
+    pub fn encode(&self, exposition: Exposition) -> Result<String, std::fmt::Error> {
         let mut text = String::with_capacity(16 * 1024);
         encode(&mut text, &self.registry)?;
-        Ok(text)
+        Ok(match exposition {
+            Exposition::OpenMetrics => text,
+            Exposition::Plain => exposition::plain(&text),
+        })
     }
 
-    /// A request was answered with a token.
-    pub fn answered(&self, took: Duration) {
+    /// A request, sent at `at`, was answered with a token.
+    pub fn answered(&self, at: Timestamp, took: Duration) {
         self.requests.get_or_create(&[("outcome", "Issued")]).inc();
         self.request_duration.observe(took.as_secs_f64());
+        self.latest.request.set(at);
     }
 
-    /// A request failed.
-    pub fn failed(&self, class: FailureClass, took: Duration) {
+    /// A request, sent at `at`, failed.
+    pub fn failed(&self, class: FailureClass, at: Timestamp, took: Duration) {
         self.requests.get_or_create(&[("outcome", Reason::from(class).as_str())]).inc();
         self.request_duration.observe(took.as_secs_f64());
+        self.latest.request.set(at);
     }
 
-    /// A token was issued.
-    pub fn issued(&self, reason: IssueReason) {
+    /// A token was issued, at `at`.
+    pub fn issued(&self, reason: IssueReason, at: Timestamp) {
         self.generations.get_or_create(&[("reason", reason.as_str())]).inc();
+        self.latest.generation.set(at);
+        if reason != IssueReason::Initial {
+            self.latest.refresh.set(at);
+        }
+    }
+
+    /// A request was due, and another process was found at it.
+    pub fn concurrent_attempt(&self, at: Timestamp) {
+        self.concurrent.inc();
+        self.latest.concurrent_attempt.set(at);
     }
 
     /// The issuer repeated its token.
