@@ -25,6 +25,7 @@ mod readme;
 mod record;
 mod renew;
 mod restart;
+mod template;
 mod wire;
 
 /// The operator's binary, built by cargo for these tests.
