@@ -18,7 +18,7 @@ const LONGEST_DETAIL: usize = 200;
 /// Stands for a name while its place is looked for.
 const MARK: &str = "unknown_name_whose_place_is_looked_for";
 /// So many places are tried.
-const MOST_PLACES: usize = 256;
+const MOST_PLACES: usize = 64;
 
 static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(engine);
 
