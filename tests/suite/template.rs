@@ -196,6 +196,7 @@ async fn a_token_whose_values_a_template_does_not_suit_is_stored_all_the_same() 
     }
     // It is no obstacle: the next token is requested, and suits.
     world.change("flight", json!({"metadata": {"annotations": {"verteil.dev/renew": "now"}}})).await;
+    world.status("flight", "the second token", |s| s.tokens_issued == Some(2)).await;
     world.condition("flight", "RenewalFailing", "False", "").await;
     holds(&world, "flight", "PICKY", &world.issuer.last_token("flight").unwrap()).await;
     world.stays_at(2).await;
