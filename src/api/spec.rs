@@ -166,6 +166,14 @@ pub struct SecretSpec {
     #[x_kube(validation = Rule::new("!self.exists(k, k.startsWith('verteil.dev/'))").message("verteil.dev/ is the operator's own: write annotations under another name"))]
     #[x_kube(validation = Rule::new("self.all(k, !format.qualifiedName().validate(k).hasValue())").message("not an annotation's key: write a name of at most 63 letters, digits, '-', '_' and '.', with a domain and '/' before it if need be"))]
     pub annotations: BTreeMap<String, String>,
+    /// Further keys of the Secret, each with a template of its value, such as AUTHORIZATION with "Bearer {{ access_token }}".
+    /// Names: access_token, token_type, expires_in, token_expiry, saved_at, issued_at, expires_at, name, namespace. Filters:
+    /// b64encode, lower, tojson, upper.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
+    #[x_kube(validation = Rule::new("!self.exists(k, k in ['access_token', 'token_type', 'expires_in', 'token_expiry', 'saved_at', 'verteil_token.json'])").message("access_token, token_type, expires_in, token_expiry, saved_at and verteil_token.json are written by the operator itself: write the template under another key"))]
+    #[x_kube(validation = Rule::new("self.all(k, k.size() <= 253 && k.matches('^[-._a-zA-Z0-9]+$') && k != '.' && !k.startsWith('..'))").message("write keys of a Secret: at most 253 letters, digits, '-', '_' and '.', such as AUTHORIZATION"))]
+    pub template: BTreeMap<String, String>,
     /// What becomes of the Secret when the resource is deleted: Delete or Retain.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,

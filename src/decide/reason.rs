@@ -21,6 +21,8 @@ pub enum Reason {
     CredentialsInvalid,
     /// The token URL's scheme or host is not allowed by the operator's flags.
     IssuerNotAllowed,
+    /// A template of `spec.secret.template` cannot be rendered.
+    TemplateInvalid,
     /// DNS, connection or TLS failed: no request was sent.
     IssuerUnreachable,
     /// The issuer answered 5xx.
@@ -53,7 +55,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::TokenValid,
         Self::Issuing,
         Self::Claimed,
@@ -62,6 +64,7 @@ impl Reason {
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
         Self::IssuerNotAllowed,
+        Self::TemplateInvalid,
         Self::IssuerUnreachable,
         Self::IssuerUnavailable,
         Self::RateLimited,
@@ -89,6 +92,7 @@ impl Reason {
             Self::CredentialsMissing => "CredentialsMissing",
             Self::CredentialsInvalid => "CredentialsInvalid",
             Self::IssuerNotAllowed => "IssuerNotAllowed",
+            Self::TemplateInvalid => "TemplateInvalid",
             Self::IssuerUnreachable => "IssuerUnreachable",
             Self::IssuerUnavailable => "IssuerUnavailable",
             Self::RateLimited => "RateLimited",
@@ -118,6 +122,7 @@ impl Reason {
             Self::Suspended
             | Self::CredentialsInvalid
             | Self::IssuerNotAllowed
+            | Self::TemplateInvalid
             | Self::RequestRefused
             | Self::SecretNotOurs
             | Self::SecretImmutable

@@ -15,7 +15,7 @@ use crate::decide::{
     view_claim,
 };
 use crate::memory::{Attempt, Entry, Issued};
-use crate::secret::{Content, Judged, judge};
+use crate::secret::{Content, Judged, TemplateError, check_templates, judge, render_templates};
 use crate::token::{InputSeal, Inputs, RecordSeal, Verdict, renewal_point};
 
 /// What was read.
@@ -38,7 +38,7 @@ pub(super) struct View {
     pub(super) judged: Judged,
     pub(super) unsaved: Option<Unsaved>,
     pub(super) pace: Pace,
-    /// What keeps a request from being sent, in words.
+    /// What keeps a request from being sent, in words; or a template that the stored token's values do not suit, which does not.
     pub(super) obstacle: Option<Trouble>,
 }
 
@@ -134,7 +134,8 @@ impl Pass<'_> {
             .as_ref()
             .err()
             .cloned()
-            .or_else(|| check_issuer(&token.spec.token_url, ctx.allow_http, &ctx.allowed_hosts).err());
+            .or_else(|| check_issuer(&token.spec.token_url, ctx.allow_http, &ctx.allowed_hosts).err())
+            .or_else(|| check_templates(token).err().as_ref().map(template_trouble));
         let wish = token.annotations().get(RENEW_ANNOTATION);
         let served = judged.content.as_ref().and_then(|content| content.renewed.as_ref());
         let wanted = Wanted {
@@ -149,6 +150,9 @@ impl Pass<'_> {
             let unsaved = entry.issued.as_deref().map(|issued| unsaved(issued, &judged, inputs, wish));
             (unsaved, self.pace(entry, &status, fetched, now))
         });
+        let unrendered =
+            || render_templates(token, &judged.content.as_ref()?.record).failed.as_ref().map(template_trouble);
+        let obstacle = obstacle.or_else(unrendered);
         View { now, wanted, judged, unsaved, pace, obstacle }
     }
 
@@ -244,6 +248,10 @@ fn moved(judged: Judged) -> Option<Judged> {
         Stored::Held(held) => Some(Judged { stored: Stored::Held(Held { tidy: false, ..held }), ..judged }),
         Stored::Absent { .. } | Stored::Terminating | Stored::Foreign | Stored::Unusable => None,
     }
+}
+
+fn template_trouble(error: &TemplateError) -> Trouble {
+    Trouble::new(Reason::TemplateInvalid, error.to_string())
 }
 
 fn unsaved(issued: &Issued, judged: &Judged, inputs: Option<&Inputs>, wish: Option<&String>) -> Unsaved {

@@ -206,6 +206,7 @@ impl Pass<'_> {
             | Reason::CredentialsMissing
             | Reason::CredentialsInvalid
             | Reason::IssuerNotAllowed
+            | Reason::TemplateInvalid
             | Reason::IssuerUnreachable
             | Reason::IssuerUnavailable
             | Reason::RateLimited

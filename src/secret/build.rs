@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 
 use super::judge::rfc3339;
+use super::render_templates;
 use crate::api::{
     DeletionPolicy, EXPIRES_AT_ANNOTATION, INPUT_SEAL_ANNOTATION, ISSUED_AT_ANNOTATION, MANAGED_BY_LABEL, MANAGER,
     RECORD_SEAL_ANNOTATION, RENEW_ANNOTATION, RENEWED_ANNOTATION, TOKEN_LABEL, VerteilToken,
 };
-use crate::token::{Record, RecordSeal};
+use crate::token::{Record, RecordError, RecordSeal};
 
 /// The layout of the Secret that [`build`] makes. A change of it makes every Secret be looked at once, and repaired.
 pub const FORMAT: i64 = 1;
@@ -38,6 +39,8 @@ pub struct Content {
 pub fn build(resource: &VerteilToken, existing: Option<&Secret>, content: &Content) -> Secret {
     let mut secret = frame(resource, existing);
     let data = secret.data.get_or_insert_default();
+    // A template that cannot be rendered leaves its key as it was: it must not cost the token beside it.
+    data.extend(render_templates(resource, &content.record).keys);
     data.extend(content.record.keys().map(|(name, bytes)| (name.to_owned(), ByteString(bytes))));
     let validity = content.record.validity();
     let annotations = secret.annotations_mut();
@@ -58,13 +61,16 @@ pub fn build(resource: &VerteilToken, existing: Option<&Secret>, content: &Conte
 /// about the real one (names, sizes, labels, annotations) is in it.
 #[must_use]
 pub fn placeholder(resource: &VerteilToken, existing: Option<&Secret>) -> Secret {
-    let token = "-".repeat(PLACEHOLDER_LENGTH).into();
-    let Ok(record) = Record::new(token, "Bearer".into(), 0, Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH) else {
-        return frame(resource, existing);
-    };
+    let Ok(record) = placeholder_record() else { return frame(resource, existing) };
     let record_seal = RecordSeal::of(&record).as_str().to_owned();
     let renewed = resource.annotations().get(RENEW_ANNOTATION).cloned();
     build(resource, existing, &Content { input_seal: Some(record_seal.clone()), record_seal, renewed, record })
+}
+
+/// A record as an issuer's answer would make it, with a long token that is none.
+pub(super) fn placeholder_record() -> Result<Record, RecordError> {
+    let requested_at = Timestamp::UNIX_EPOCH.saturating_add(SignedDuration::from_hours(500_000)).unwrap_or_default();
+    Record::new("-".repeat(PLACEHOLDER_LENGTH).into(), "Bearer".into(), 43_199, requested_at, requested_at)
 }
 
 /// Whether `wanted` names an owner that `existing` does not.

@@ -3,10 +3,12 @@
 mod build;
 mod judge;
 mod ownership;
+mod template;
 
 pub use build::{Content, FORMAT, build, placeholder, would_add_owner};
 pub use judge::{Judged, judge};
 pub use ownership::{Ownership, ownership};
+pub use template::{Rendered, TemplateError, check_templates, render_templates, template_keys};
 
 use k8s_openapi::api::core::v1::Secret;
 

@@ -428,7 +428,7 @@ async fn a_null_counts_as_left_out() {
     let inner = json!({
         "credentialsSecretRef": {"usernameKey": null, "passwordKey": null},
         "parameters": {"audience": null},
-        "secret": {"name": null, "labels": null, "annotations": {"note": null}, "deletionPolicy": null},
+        "secret": {"name": null, "labels": null, "annotations": {"note": null}, "template": {"KEY": null}, "deletionPolicy": null},
     });
     let _operator = world.operator(OPERATOR, &[]).await;
     for (name, spec) in [("outer", nulls), ("inner", inner)] {

@@ -31,6 +31,7 @@ mod record;
 mod renew;
 mod restart;
 mod rollout;
+mod template;
 mod wire;
 
 /// The operator's binary, built by cargo for these tests.

@@ -3,9 +3,10 @@
 use clap::CommandFactory as _;
 use jiff::{SignedDuration, Timestamp};
 use testbed::World;
-use verteil_token_operator::api::{Duration, IssueReason};
+use verteil_token_operator::api::{Duration, IssueReason, VerteilToken};
 use verteil_token_operator::args::Cli;
 use verteil_token_operator::decide::{Reason, RestartReason};
+use verteil_token_operator::secret::{check_templates, template_keys};
 use verteil_token_operator::token::{Record, RecordSeal, renewal_point};
 
 const README: &str = include_str!("../../README.md");
@@ -47,6 +48,16 @@ async fn the_first_token_is_accepted() {
     let applied = world.kubectl(&APPLY, Some(yaml_under("A first token"))).await;
     assert_eq!(applied.stderr, "");
     applied.succeeded();
+}
+
+#[tokio::test]
+async fn the_further_keys_are_accepted_and_rendered() {
+    let world = World::new().await;
+    let applied = world.kubectl(&APPLY, Some(yaml_under("Further keys"))).await;
+    assert_eq!(applied.stderr, "");
+    let token: VerteilToken = serde_json::from_str(&applied.succeeded()).unwrap();
+    assert_eq!(check_templates(&token), Ok(()));
+    assert_eq!(template_keys(&token).collect::<Vec<_>>(), [".env", "AUTHORIZATION"]);
 }
 
 #[tokio::test]
