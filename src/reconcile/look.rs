@@ -272,8 +272,9 @@ fn unsaved(issued: &Issued, judged: &Judged, inputs: Option<&Inputs>, wish: Opti
     let serves = |content: &Content| content.renewed.as_ref() == wish;
     let outrun = wish.is_some() && judged.content.as_ref().is_some_and(serves) && !serves(content);
     let order = match (succeeds, outrun) {
-        (true, _) => Order::Successor,
-        (false, true) => Order::Predecessor,
+        // First, since a repeated token has the same record.
+        (_, true) => Order::Predecessor,
+        (true, false) => Order::Successor,
         (false, false) => Order::ByTime,
     };
     Unsaved { validity: content.record.validity(), current, saved, order }

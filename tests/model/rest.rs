@@ -43,7 +43,14 @@ impl Run<'_> {
                 self.go_on(op, false).await?;
                 continue;
             }
-            let Err(why) = self.at_rest() else { return Ok(()) };
+            // Whoever waits for the shortest gap only has something to do.
+            let soon = elapsed + Duration::from_secs(6);
+            let waited_for = self.operators.iter().any(|operator| operator.wake.is_some_and(|wake| wake < soon));
+            let why = match self.at_rest() {
+                Ok(()) if waited_for => "somebody is about to go on".to_owned(),
+                Ok(()) => return Ok(()),
+                Err(why) => why,
+            };
             if why.starts_with("SecretNotOurs") && self.server.secrets.contains_key(NAME) {
                 self.say(|| "somebody deletes a Secret that nobody knows".into());
                 self.delete_secret();
