@@ -79,6 +79,7 @@ pub async fn run(
         clock: Arc::clone(&clock),
         memory: Memory::default(),
         versions: Arc::new(Versions::new(scopes.len())),
+        config_maps: Arc::new(Versions::of_config_maps(scopes.len())),
         permits: Permits::new(usize::from(args.issuer_concurrency), permit_bell),
         events,
         metrics: Arc::clone(&metrics),

@@ -8,8 +8,8 @@ mod status;
 pub use crd::{crd, to_yaml};
 pub use duration::{Duration, DurationError};
 pub use spec::{
-    ClientAuthentication, CredentialsSecretRef, DeletionPolicy, ParametersIn, SecretSpec, VerteilToken,
-    VerteilTokenSpec,
+    CaBundleKind, CaBundleRef, ClientAuthentication, CredentialsSecretRef, DeletionPolicy, ParametersIn, SecretSpec,
+    VerteilToken, VerteilTokenSpec,
 };
 pub use status::{Attempted, Claim, IssueReason, ObjectVersion, Verified, VerteilTokenStatus};
 

@@ -19,6 +19,10 @@ pub enum Reason {
     CredentialsMissing,
     /// User name or password is empty or cannot be sent.
     CredentialsInvalid,
+    /// The ConfigMap or Secret of spec.caBundleRef, or its key, is missing.
+    CANotFound,
+    /// What stands there is no certificate.
+    CAInvalid,
     /// The token URL's scheme or host is not allowed by the operator's flags.
     IssuerNotAllowed,
     /// DNS, connection or TLS failed: no request was sent.
@@ -53,7 +57,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::TokenValid,
         Self::Issuing,
         Self::Claimed,
@@ -61,6 +65,8 @@ impl Reason {
         Self::TokenExpired,
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
+        Self::CANotFound,
+        Self::CAInvalid,
         Self::IssuerNotAllowed,
         Self::IssuerUnreachable,
         Self::IssuerUnavailable,
@@ -88,6 +94,8 @@ impl Reason {
             Self::TokenExpired => "TokenExpired",
             Self::CredentialsMissing => "CredentialsMissing",
             Self::CredentialsInvalid => "CredentialsInvalid",
+            Self::CANotFound => "CANotFound",
+            Self::CAInvalid => "CAInvalid",
             Self::IssuerNotAllowed => "IssuerNotAllowed",
             Self::IssuerUnreachable => "IssuerUnreachable",
             Self::IssuerUnavailable => "IssuerUnavailable",
@@ -117,6 +125,7 @@ impl Reason {
         match self {
             Self::Suspended
             | Self::CredentialsInvalid
+            | Self::CAInvalid
             | Self::IssuerNotAllowed
             | Self::RequestRefused
             | Self::SecretNotOurs
@@ -127,6 +136,7 @@ impl Reason {
             | Self::Claimed
             | Self::TokenExpired
             | Self::CredentialsMissing
+            | Self::CANotFound
             | Self::IssuerUnreachable
             | Self::IssuerUnavailable
             | Self::RateLimited

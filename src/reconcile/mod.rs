@@ -9,6 +9,7 @@
 //! report   next_status(old, …)              -> written only if it differs; an event only on a transition
 //! ```
 
+mod authority;
 mod claim;
 mod failure;
 mod issue;
@@ -56,6 +57,8 @@ pub struct Context {
     pub memory: Memory,
     /// Which Secrets exist in which version.
     pub versions: Arc<Versions>,
+    /// The same of ConfigMaps.
+    pub config_maps: Arc<Versions>,
     /// Requests in flight, by host.
     pub permits: Arc<Permits>,
     /// The way to post events.
@@ -114,6 +117,12 @@ impl Context {
     /// Whether a token request may be sent now.
     fn may_request(&self) -> bool {
         !self.stop.is_cancelled() && self.leads()
+    }
+
+    /// Resolves once every watch has listed what resources name.
+    pub async fn listed(&self) {
+        self.versions.listed().await;
+        self.config_maps.listed().await;
     }
 
     fn new_claim_id(&self) -> String {

@@ -25,6 +25,8 @@ mod readme;
 mod record;
 mod renew;
 mod restart;
+mod transport;
+mod trust;
 mod wire;
 
 /// The operator's binary, built by cargo for these tests.

@@ -49,6 +49,14 @@ async fn the_first_token_is_accepted() {
 }
 
 #[tokio::test]
+async fn the_token_with_a_ca_is_accepted() {
+    let world = World::new().await;
+    let applied = world.kubectl(&APPLY, Some(yaml_under("A token endpoint with a CA of its own"))).await;
+    assert_eq!(applied.stderr, "");
+    applied.succeeded();
+}
+
+#[tokio::test]
 async fn the_pod_is_accepted_and_reads_the_secret_of_the_first_token() {
     let world = World::new().await;
     // Pods are refused until the namespace's own account is there.

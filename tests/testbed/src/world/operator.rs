@@ -45,6 +45,18 @@ impl World {
         operator
     }
 
+    /// The same with more in its environment.
+    pub async fn operator_with(
+        &self,
+        program: impl AsRef<Path>,
+        flags: OperatorFlags<'_>,
+        env: &[(&str, &str)],
+    ) -> Operator {
+        let operator = self.spawn(&self.operator_kubeconfig(), program, &allowing_all(flags), env);
+        operator.wait_until_ready().await;
+        operator
+    }
+
     /// Starts it, and does not wait.
     pub fn start_operator(&self, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {
         self.start_operator_with(&self.operator_kubeconfig(), program, &allowing_all(flags))
@@ -62,11 +74,22 @@ impl World {
     }
 
     fn start_operator_with(&self, kubeconfig: &Path, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {
+        self.spawn(kubeconfig, program, flags, &[])
+    }
+
+    fn spawn(
+        &self,
+        kubeconfig: &Path,
+        program: impl AsRef<Path>,
+        flags: OperatorFlags<'_>,
+        env: &[(&str, &str)],
+    ) -> Operator {
         let number = OPERATORS.fetch_add(1, Ordering::Relaxed);
         let log = self.dir.path().join(format!("operator-{number}.log"));
         let flags: Vec<&str> =
             ["--log-filter=info,verteil_token_operator=debug"].iter().chain(flags).copied().collect();
-        Operator::start(kubeconfig, program.as_ref(), &self.namespace, &flags, &log).expect("the operator starts")
+        Operator::start_with(kubeconfig, program.as_ref(), &self.namespace, &flags, env, &log)
+            .expect("the operator starts")
     }
 
     /// A kubeconfig that may do what the chart's Role allows in this namespace.
@@ -87,13 +110,29 @@ impl Operator {
         flags: OperatorFlags<'_>,
         log: &Path,
     ) -> anyhow::Result<Self> {
+        Self::start_with(kubeconfig, program, namespace, flags, &[], log)
+    }
+
+    fn start_with(
+        kubeconfig: &Path,
+        program: &Path,
+        namespace: &str,
+        flags: OperatorFlags<'_>,
+        env: &[(&str, &str)],
+        log: &Path,
+    ) -> anyhow::Result<Self> {
+        let kubeconfig = kubeconfig.to_string_lossy();
+        let own = env.iter().any(|(name, _)| name.eq_ignore_ascii_case("NO_PROXY"));
+        let no_proxy = (!own).then_some(("NO_PROXY", "127.0.0.1"));
+        let env: Vec<_> =
+            [("KUBECONFIG", &*kubeconfig)].into_iter().chain(no_proxy).chain(env.iter().copied()).collect();
         let http = format!("127.0.0.1:{}", free_port()?);
         let base = [format!("--namespaces={namespace}"), format!("--http-listen={http}")];
         let child = Child::spawn(
             "the operator",
             program,
             base.iter().map(String::as_str).chain(flags.iter().copied()),
-            &[("KUBECONFIG", &kubeconfig.to_string_lossy()), ("NO_PROXY", "127.0.0.1")],
+            &env,
             log,
         )?;
         Ok(Self { child, http })
