@@ -72,8 +72,7 @@ pub fn read_ca(source: &CaBundleRef, found: &Found<'_>) -> Result<CaBundle, Trou
         .map_err(|_| invalid("holds a certificate that is damaged"))?;
     let all = read.len();
     // As other programs do: a bundle of many is not refused for one that is odd.
-    let usable =
-        |certificate: &CertificateDer<'_>| RootCertStore::empty().add(certificate.clone().into_owned()).is_ok();
+    let usable = |certificate: &CertificateDer<'_>| RootCertStore::empty().add(certificate.clone()).is_ok();
     let certificates: Vec<_> = read.into_iter().filter(usable).collect();
     if certificates.is_empty() {
         return Err(invalid(if all == 0 { "holds no certificate" } else { "holds no certificate that can be read" }));

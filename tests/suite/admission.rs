@@ -416,12 +416,13 @@ async fn a_null_counts_as_left_out() {
     let world = World::new().await;
     let nulls = json!({
         "scopes": null, "parameters": null, "parametersIn": null, "clientAuthentication": null, "timeout": null,
-        "renewBefore": null, "suspend": null, "secret": null, "caBundleRef": null,
+        "renewBefore": null, "suspend": null, "secret": null,
     });
     assert_eq!(admits(&world, nulls.clone()).await, admits(&world, json!({})).await);
     let inner = json!({
         "credentialsSecretRef": {"usernameKey": null, "passwordKey": null},
         "parameters": {"audience": null},
+        "caBundleRef": null,
         "secret": {"name": null, "labels": null, "annotations": {"note": null}, "deletionPolicy": null},
     });
     let _operator = world.operator(OPERATOR, &[]).await;

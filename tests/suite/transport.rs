@@ -191,11 +191,10 @@ async fn nobody_but_a_listed_issuer_sees_credentials() {
     assert_eq!(issuer.connections(), 0);
     operator.kill();
 
-    let listed = format!("--allowed-issuer-hosts={host}");
-    let operator = world.bare_operator(OPERATOR, &[&listed]).await;
     let elsewhere = "https://login.example/sso?state=canary-state#canary-fragment";
     issuer.enqueue(Answer::status(302).header("location", elsewhere));
-    world.change("flight", json!({"spec": {"timeout": "9s"}})).await;
+    let listed = format!("--allowed-issuer-hosts={host}");
+    let operator = world.bare_operator(OPERATOR, &[&listed]).await;
     let redirected = world.condition("flight", "Ready", "False", "AnswerUnusable").await;
     let said = &condition(&redirected, "Ready").unwrap().message;
     assert!(said.contains("302, a redirect to https://login.example/sso: redirects are not followed"), "{said}");
