@@ -18,6 +18,7 @@
 
 pub mod api;
 pub mod args;
+pub mod ca;
 pub mod clock;
 pub mod cluster;
 pub mod credentials;

@@ -43,7 +43,7 @@ pub(crate) async fn pass(object: Arc<Tokens>, context: Arc<Context>) -> Result<A
     let span = tracing::info_span!("reconcile", namespace = key.namespace, name = key.name);
     let started = context.clock.elapsed();
     let pass = async {
-        context.stop.run_until_cancelled(context.versions.listed()).await;
+        context.stop.run_until_cancelled(context.listed()).await;
         match &object.0 {
             Ok(token) => reconcile(token, &context).await.map_err(PassError::from),
             Err(invalid) => {

@@ -103,6 +103,7 @@ pub async fn run(
         clock: Arc::clone(&clock),
         memory: Arc::clone(&memory),
         versions: Arc::new(Versions::new(args.scopes().len())),
+        config_maps: Arc::new(Versions::of_config_maps(args.scopes().len())),
         permits: Permits::new(usize::from(args.issuer_concurrency), permit_bell),
         events,
         metrics: Arc::clone(&metrics),

@@ -39,7 +39,16 @@ pub fn client(mut config: Config) -> anyhow::Result<Client> {
     // A retry in the client would repeat a write that nobody decided on.
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
+    // HTTPS_PROXY is for token requests. With a kubeconfig kube would take it for the apiserver too, wherever NO_PROXY leads.
+    if config.proxy_url.is_some() && config.proxy_url == proxy_of_environment() {
+        config.proxy_url = None;
+    }
     Ok(ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT)).build())
+}
+
+fn proxy_of_environment() -> Option<http::Uri> {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    set("HTTPS_PROXY").or_else(|| set("https_proxy"))?.parse().ok()
 }
 
 /// Installs the one crypto provider. Doing it twice is harmless.

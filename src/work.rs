@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Client;
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::VerteilToken;
 use crate::args::RunArgs;
 use crate::clock::Clock;
-use crate::cluster::{Listed, Tokens, secret_bells, tokens};
+use crate::cluster::{Listed, Tokens, bells, tokens};
 use crate::memory::Key;
 use crate::pass::{error_policy, pass};
 use crate::reconcile::{Context, settled_until};
@@ -36,17 +37,19 @@ pub(crate) async fn work(
     stop: &CancellationToken,
 ) {
     let mut controllers = Vec::new();
-    let mut bells = Vec::new();
+    let mut permit_bells = Vec::new();
     let mut watches = Vec::new();
     for scope in args.scopes() {
-        let (versions, metrics) = (Arc::clone(&context.versions), Arc::clone(&context.metrics));
+        let versions = [Arc::clone(&context.versions), Arc::clone(&context.config_maps)];
+        let metrics = || Arc::clone(&context.metrics);
         let forgetting = Arc::clone(context);
         let gone = move |key: &Key| forget(&forgetting, key);
-        let (store, stream, listed) =
-            tokens(client.clone(), scope.as_deref(), Arc::clone(&versions), Arc::clone(&metrics), gone);
+        let (store, stream, listed) = tokens(client.clone(), scope.as_deref(), versions.clone(), metrics(), gone);
         let (bell, rings) = mpsc::unbounded_channel::<Key>();
-        let secrets = secret_bells(client.clone(), scope.clone(), versions, metrics, listed.clone());
-        let all_bells = stream::select(received(rings), secrets.boxed());
+        let [secrets, config_maps] = versions;
+        let secrets = bells::<Secret>(client.clone(), scope.clone(), secrets, metrics(), listed.clone());
+        let config_maps = bells::<ConfigMap>(client.clone(), scope.clone(), config_maps, metrics(), listed.clone());
+        let all_bells = stream::select_all([received(rings).boxed(), secrets.boxed(), config_maps.boxed()]);
         let beats = heartbeats(listed.clone(), Arc::clone(health), Arc::clone(&context.clock));
         let controller = Controller::for_stream(stream, store.clone())
             .with_config(Config::default().concurrency(args.concurrency))
@@ -55,14 +58,14 @@ pub(crate) async fn work(
             .reconcile_all_on(context.leading.gained())
             .graceful_shutdown_on(stop.clone().cancelled_owned());
         controllers.push(controller.run(pass, error_policy, Arc::clone(context)).boxed());
-        bells.push((scope, bell));
+        permit_bells.push((scope, bell));
         watches.push(Watched { store, listed });
     }
     resources.set(watches.clone());
     let ring = async {
         let mut permit_rings = received(permit_rings).boxed();
         while let Some(key) = permit_rings.next().await {
-            for (scope, bell) in &bells {
+            for (scope, bell) in &permit_bells {
                 if scope.as_ref().is_none_or(|namespace| *namespace == key.namespace) {
                     // Nobody listens any more only at the end.
                     drop(bell.send(key.clone()));
@@ -75,9 +78,10 @@ pub(crate) async fn work(
             // The watch ends only with the process.
             drop(listed.wait_for(|listed| *listed).await);
         }
-        if tokio::time::timeout(LIST_PATIENCE, context.versions.listed()).await.is_err() {
-            tracing::warn!("Secrets are not listed yet: going on without, with a read for each resource");
+        if tokio::time::timeout(LIST_PATIENCE, context.listed()).await.is_err() {
+            tracing::warn!("Secrets or ConfigMaps are not listed yet: going on without, with a read for each resource");
             context.versions.give_up();
+            context.config_maps.give_up();
         }
     };
     let announce = async {

@@ -9,8 +9,8 @@ mod workload;
 pub use crd::{crd, to_yaml};
 pub use duration::{Duration, DurationError};
 pub use spec::{
-    ClientAuthentication, CredentialsSecretRef, DeletionPolicy, ParametersIn, SecretSpec, VerteilToken,
-    VerteilTokenSpec,
+    CaBundleKind, CaBundleRef, ClientAuthentication, CredentialsSecretRef, DeletionPolicy, ParametersIn, SecretSpec,
+    VerteilToken, VerteilTokenSpec,
 };
 pub use status::{Attempted, Claim, IssueReason, ObjectVersion, RolloutRestart, Verified, VerteilTokenStatus};
 pub use workload::{Workload, WorkloadKind};

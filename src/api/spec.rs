@@ -66,6 +66,12 @@ pub struct VerteilTokenSpec {
     #[serde(default)]
     pub client_authentication: ClientAuthentication,
 
+    /// Where the token endpoint's certificate authority stands, if it is not one of the system's. Only the certificates there are
+    /// trusted then: whoever wants the system's as well adds them to the bundle. It is no input of the token: whatever becomes
+    /// of it, a stored token stays, and the next request is made with what stands there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_ref: Option<CaBundleRef>,
+
     /// How long one token request may take as a whole, from 1s to 15s.
     #[serde(default = "default_timeout")]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,5}(h|m|s))+$')").message("write a duration of whole numbers with the units h, m or s, such as 10s"))]
@@ -113,6 +119,32 @@ pub struct CredentialsSecretRef {
     #[schemars(length(max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')").message("write a key of the Secret: letters, digits, '-', '_' and '.', such as password"))]
     pub password_key: String,
+}
+
+/// Which key of which object holds certificates.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CaBundleRef {
+    /// ConfigMap or Secret.
+    pub kind: CaBundleKind,
+    /// Its name, in the resource's own namespace.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("write the name of a ConfigMap or Secret in this namespace: lower case letters, digits, '-' and '.', such as corp-ca"))]
+    pub name: String,
+    /// Key of the certificates, in PEM: one or more, 512 KiB at most.
+    #[serde(default = "default_ca_key")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')").message("write a key of the ConfigMap or Secret: letters, digits, '-', '_' and '.', such as ca.crt"))]
+    pub key: String,
+}
+
+/// What holds certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum CaBundleKind {
+    /// A ConfigMap, in data or binaryData.
+    ConfigMap,
+    /// A Secret.
+    Secret,
 }
 
 /// Where request parameters are sent.
@@ -179,6 +211,19 @@ pub struct SecretSpec {
     pub deletion_policy: DeletionPolicy,
 }
 
+// === impl CaBundleKind ===
+
+impl CaBundleKind {
+    /// The kind, as Kubernetes names it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
+        }
+    }
+}
+
 // === impl VerteilToken ===
 
 impl VerteilToken {
@@ -203,4 +248,8 @@ fn default_username_key() -> String {
 
 fn default_password_key() -> String {
     "password".into()
+}
+
+fn default_ca_key() -> String {
+    "ca.crt".into()
 }

@@ -125,6 +125,9 @@ pub struct Verified {
     pub secret: ObjectVersion,
     /// The credentials Secret.
     pub credentials: ObjectVersion,
+    /// The ConfigMap or Secret of spec.caBundleRef.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<ObjectVersion>,
 }
 
 /// What a failed attempt was made with.
@@ -135,6 +138,9 @@ pub struct Attempted {
     pub generation: i64,
     /// The credentials Secret.
     pub credentials: ObjectVersion,
+    /// The ConfigMap or Secret of spec.caBundleRef.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<ObjectVersion>,
     /// The value of the annotation verteil.dev/renew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_request: Option<String>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::ACCEPT;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{GetParams, PostParams};
 use kube::core::{ObjectMeta, Request};
@@ -46,6 +46,13 @@ impl Cluster {
     pub async fn secret(&self, key: &Key) -> Result<Option<Secret>, ApiError> {
         let call = "get Secret";
         let request = resource::<Secret>(&key.namespace).get(&key.name, &GetParams::default());
+        absent_as_none(self.send(call, request).await)
+    }
+
+    /// Reads a ConfigMap, live.
+    pub async fn config_map(&self, key: &Key) -> Result<Option<ConfigMap>, ApiError> {
+        let call = "get ConfigMap";
+        let request = resource::<ConfigMap>(&key.namespace).get(&key.name, &GetParams::default());
         absent_as_none(self.send(call, request).await)
     }
 
@@ -135,6 +142,12 @@ impl Cluster {
 /// The version of an object that a read or a write returned.
 pub(crate) fn version(meta: &ObjectMeta) -> Option<ObjectVersion> {
     Some(ObjectVersion { uid: meta.uid.clone()?, resource_version: meta.resource_version.clone()? })
+}
+
+/// The bytes of a ConfigMap's key, which is text or not.
+pub(crate) fn config_map_key<'a>(map: &'a ConfigMap, name: &str) -> Option<&'a [u8]> {
+    let text = map.data.as_ref().and_then(|data| data.get(name)).map(String::as_bytes);
+    text.or_else(|| Some(map.binary_data.as_ref()?.get(name)?.0.as_slice()))
 }
 
 pub(super) fn resource<K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>>(

@@ -8,9 +8,9 @@ mod watch;
 mod workloads;
 
 pub use calls::Cluster;
-pub(crate) use calls::version;
+pub(crate) use calls::{config_map_key, version};
 pub use error::ApiError;
 pub use events::{Events, Note, Severity};
 pub(crate) use versions::is_as_new_as;
 pub use versions::{Seen, Versions};
-pub use watch::{Listed, Tokens, secret_bells, tokens};
+pub use watch::{Listed, Tokens, bells, tokens};

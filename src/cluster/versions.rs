@@ -1,5 +1,5 @@
-//! Which version of which Secret exists, as far as the watch has told: enough to know that nothing needs to be read, and whom
-//! a change concerns. Only Secrets that some resource names are kept, so that other people's cost nothing.
+//! Which version of which Secret or ConfigMap exists, as far as the watch has told: enough to know that nothing needs to be
+//! read, and whom a change concerns. Only those that some resource names are kept, so that other people's cost nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -9,10 +9,10 @@ use kube::core::ObjectMeta;
 use tokio::sync::watch;
 
 use super::calls::version;
-use crate::api::{ObjectVersion, VerteilToken};
+use crate::api::{CaBundleKind, ObjectVersion, VerteilToken};
 use crate::memory::Key;
 
-/// What is known of a Secret without reading it.
+/// What is known of an object without reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// Nothing: read it.
@@ -23,32 +23,63 @@ pub enum Seen {
     Version(ObjectVersion),
 }
 
-/// Versions of the Secrets that resources name.
+/// Versions of the objects of one kind that resources name.
 pub struct Versions {
     inner: Mutex<Inner>,
     unlisted: watch::Sender<usize>,
+    /// Whether anything is named; what nobody names is not watched.
+    needed: watch::Sender<bool>,
+    names: fn(&VerteilToken) -> Vec<String>,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// Secret to what is known of it; a Secret without an entry is unknown.
+    /// Object to what is known of it; one without an entry is unknown.
     seen: HashMap<Key, Option<ObjectVersion>>,
-    /// Secret to the names of the resources that name it.
+    /// Object to the names of the resources that name it.
     named_by: HashMap<Key, Vec<String>>,
-    /// Resource to the Secrets that it names.
-    names: HashMap<Key, [String; 2]>,
+    /// Resource to the objects that it names.
+    names: HashMap<Key, Vec<String>>,
 }
 
 // === impl Versions ===
 
 impl Versions {
-    /// Nothing is known; `watches` have yet to list.
+    /// Of Secrets nothing is known; `watches` have yet to list.
     #[must_use]
     pub fn new(watches: usize) -> Self {
-        Self { inner: Mutex::default(), unlisted: watch::Sender::new(watches) }
+        // Every resource names two: there is no point in waiting for the first.
+        Self::of(watches, true, secrets_of)
     }
 
-    /// Resolves once every watch has listed its Secrets.
+    /// The same of ConfigMaps.
+    #[must_use]
+    pub fn of_config_maps(watches: usize) -> Self {
+        Self::of(watches, false, config_maps_of)
+    }
+
+    fn of(watches: usize, needed: bool, names: fn(&VerteilToken) -> Vec<String>) -> Self {
+        Self {
+            inner: Mutex::default(),
+            unlisted: watch::Sender::new(watches),
+            needed: watch::Sender::new(needed),
+            names,
+        }
+    }
+
+    /// Resolves once a watch is worth its cost.
+    pub async fn needed(&self) {
+        // The sender lives in self, so that this cannot fail.
+        drop(self.needed.subscribe().wait_for(|needed| *needed).await);
+    }
+
+    /// Whether a watch is worth its cost.
+    #[must_use]
+    pub fn is_needed(&self) -> bool {
+        *self.needed.borrow()
+    }
+
+    /// Resolves once every watch has listed its objects.
     pub async fn listed(&self) {
         // The sender lives in self, so that this cannot fail.
         drop(self.unlisted.subscribe().wait_for(|unlisted| *unlisted == 0).await);
@@ -59,15 +90,18 @@ impl Versions {
         self.unlisted.send_replace(0);
     }
 
-    /// Remembers which Secrets `token` names.
+    /// Remembers which objects `token` names.
     pub fn add(&self, token: &VerteilToken) {
         let key = Key::of(token);
-        let names = [token.secret_name().to_owned(), token.spec.credentials_secret_ref.name.clone()];
+        let names = (self.names)(token);
         let mut inner = self.lock();
-        if inner.names.get(&key) == Some(&names) {
+        if inner.names.get(&key).map(Vec::as_slice).unwrap_or_default() == names {
             return;
         }
         inner.remove(&key);
+        if names.is_empty() {
+            return;
+        }
         for name in &names {
             let named_by = inner.named_by.entry(key.beside(name)).or_default();
             if !named_by.contains(&key.name) {
@@ -75,9 +109,11 @@ impl Versions {
             }
         }
         inner.names.insert(key, names);
+        drop(inner);
+        self.needed.send_if_modified(|needed| !std::mem::replace(needed, true));
     }
 
-    /// Forgets a resource, and the Secrets that no other one names.
+    /// Forgets a resource, and the objects that no other one names.
     pub fn remove(&self, token: &Key) {
         self.lock().remove(token);
     }
@@ -139,7 +175,7 @@ impl Versions {
         inner.concerned(&secret)
     }
 
-    /// A watch of `namespace` (all, if none) has listed: named Secrets that were not in the list do not exist.
+    /// A watch of `namespace` (all, if none) has listed: named objects that were not in the list do not exist.
     pub fn relisted(&self, namespace: Option<&str>, listed: &HashSet<Key>, first: bool) -> Vec<Key> {
         let mut inner = self.lock();
         let gone: Vec<Key> = inner
@@ -160,9 +196,14 @@ impl Versions {
         }
         drop(inner);
         if first {
-            self.unlisted.send_modify(|unlisted| *unlisted = unlisted.saturating_sub(1));
+            self.skip_list();
         }
         concerned
+    }
+
+    /// One watch has listed, or there is nothing yet that it would have to list.
+    pub fn skip_list(&self) {
+        self.unlisted.send_modify(|unlisted| *unlisted = unlisted.saturating_sub(1));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -201,6 +242,19 @@ impl Inner {
             self.seen.insert(secret.clone(), Some(version));
         }
     }
+}
+
+fn secrets_of(token: &VerteilToken) -> Vec<String> {
+    let names = [token.secret_name(), &token.spec.credentials_secret_ref.name];
+    names.into_iter().chain(ca_of(token, CaBundleKind::Secret)).map(str::to_owned).collect()
+}
+
+fn config_maps_of(token: &VerteilToken) -> Vec<String> {
+    ca_of(token, CaBundleKind::ConfigMap).map(str::to_owned).into_iter().collect()
+}
+
+fn ca_of(token: &VerteilToken, kind: CaBundleKind) -> Option<&str> {
+    token.spec.ca_bundle_ref.as_ref().filter(|source| source.kind == kind).map(|source| source.name.as_str())
 }
 
 fn key_of(meta: &ObjectMeta) -> Option<Key> {

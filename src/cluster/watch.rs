@@ -1,11 +1,12 @@
-//! The watches: resources with their content, Secrets as bells only. Each has its own backoff, so that one that fails does not
+//! The watches: resources with their content, Secrets and ConfigMaps as bells only. Each has its own backoff, so that one that fails does not
 //! pause the other.
 
 use std::collections::HashSet;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt, future, stream};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::NamespaceResourceScope;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event};
@@ -31,7 +32,7 @@ pub type Listed = tokio::sync::watch::Receiver<bool>;
 pub fn tokens(
     client: Client,
     namespace: Option<&str>,
-    versions: Arc<Versions>,
+    versions: [Arc<Versions>; 2],
     metrics: Arc<Metrics>,
     gone: impl Fn(&Key) + Send + 'static,
 ) -> (Store<Tokens>, impl Stream<Item = Result<Tokens, watcher::Error>> + Send + 'static, Listed) {
@@ -53,10 +54,14 @@ pub fn tokens(
         })
         .inspect(move |event| match event {
             Ok(Event::Apply(DeserializeGuard(Ok(token))) | Event::InitApply(DeserializeGuard(Ok(token)))) => {
-                versions.add(token);
+                for versions in &versions {
+                    versions.add(token);
+                }
             }
             Ok(Event::Delete(token)) => {
-                versions.remove(&Key::of(token));
+                for versions in &versions {
+                    versions.remove(&Key::of(token));
+                }
                 gone(&Key::of(token));
             }
             Ok(Event::InitDone) => drop(full.send_replace(true)),
@@ -76,44 +81,59 @@ struct Undecodable {
     listing: HashSet<Key>,
 }
 
-/// Rings for each resource whose token or credentials Secret has changed. Starts once the resources are `listed`.
-pub fn secret_bells(
+/// Rings for each resource that names an object of kind `K` which has changed. Starts once the resources are `listed` and one of
+/// them names any.
+pub fn bells<K>(
     client: Client,
     namespace: Option<String>,
     versions: Arc<Versions>,
     metrics: Arc<Metrics>,
     mut listed: Listed,
-) -> impl Stream<Item = Key> + Send + 'static {
-    let api = api::<PartialObjectMeta<Secret>>(client, namespace.as_deref());
-    let mut listing = HashSet::new();
-    let mut first = true;
-    let ready = async move { drop(listed.wait_for(|listed| *listed).await) };
-    stream::once(ready)
-        .flat_map(move |()| watch(api.clone(), config()).default_backoff())
-        .map(move |event| match event {
+) -> impl Stream<Item = Key> + Send + 'static
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    K: k8s_openapi::Resource + Clone + Debug + Send + Sync + 'static,
+{
+    let api = api::<PartialObjectMeta<K>>(client, namespace.as_deref());
+    let needed = Arc::clone(&versions);
+    let begin = async move {
+        drop(listed.wait_for(|listed| *listed).await);
+        let at_once = needed.is_needed();
+        if !at_once {
+            needed.skip_list();
+            needed.needed().await;
+        }
+        at_once
+    };
+    stream::once(begin).flat_map(move |at_once| {
+        let (namespace, versions, metrics) = (namespace.clone(), Arc::clone(&versions), Arc::clone(&metrics));
+        let (mut listing, mut first) = (HashSet::new(), at_once);
+        let events = watch(api.clone(), config()).default_backoff();
+        let rings = events.map(move |event| match event {
             Ok(Event::Init) => {
                 listing.clear();
                 Vec::new()
             }
-            Ok(Event::InitApply(secret)) => {
-                let key = Key::of(&secret);
-                // Of other people's Secrets not even the names are kept.
+            Ok(Event::InitApply(object)) => {
+                let key = Key::of(&object);
+                // Of other people's objects not even the names are kept.
                 if versions.is_named(&key) {
                     listing.insert(key);
                 }
-                versions.applied(&secret.metadata)
+                versions.applied(&object.metadata)
             }
             Ok(Event::InitDone) => {
                 versions.relisted(namespace.as_deref(), &std::mem::take(&mut listing), std::mem::take(&mut first))
             }
-            Ok(Event::Apply(secret)) => versions.applied(&secret.metadata),
-            Ok(Event::Delete(secret)) => versions.deleted(&secret.metadata),
+            Ok(Event::Apply(object)) => versions.applied(&object.metadata),
+            Ok(Event::Delete(object)) => versions.deleted(&object.metadata),
             Err(error) => {
-                complain("Secret", &error, &metrics);
+                complain(K::KIND, &error, &metrics);
                 Vec::new()
             }
-        })
-        .flat_map(stream::iter)
+        });
+        rings.flat_map(stream::iter)
+    })
 }
 
 // === impl Undecodable ===
@@ -147,7 +167,7 @@ fn config() -> watcher::Config {
 
 fn api<K>(client: Client, namespace: Option<&str>) -> Api<K>
 where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
     match namespace {
         Some(namespace) => Api::namespaced(client, namespace),

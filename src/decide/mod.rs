@@ -37,7 +37,7 @@ pub struct Wanted {
     pub issuer_repeats: bool,
     /// The annotation verteil.dev/renew has a value that no token serves yet.
     pub renew_pending: bool,
-    /// What keeps a request from being sent: credentials missing or wrong, issuer not allowed, a template invalid.
+    /// What keeps a request from being sent: credentials or CA missing or wrong, issuer not allowed, a template invalid.
     pub obstacle: Option<Reason>,
 }
 

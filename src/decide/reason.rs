@@ -19,6 +19,10 @@ pub enum Reason {
     CredentialsMissing,
     /// User name or password is empty or cannot be sent.
     CredentialsInvalid,
+    /// The ConfigMap or Secret of spec.caBundleRef, or its key, is missing.
+    CANotFound,
+    /// What stands there is no certificate.
+    CAInvalid,
     /// The token URL's scheme or host is not allowed by the operator's flags.
     IssuerNotAllowed,
     /// A template of `spec.secret.template` cannot be rendered.
@@ -55,7 +59,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::TokenValid,
         Self::Issuing,
         Self::Claimed,
@@ -63,6 +67,8 @@ impl Reason {
         Self::TokenExpired,
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
+        Self::CANotFound,
+        Self::CAInvalid,
         Self::IssuerNotAllowed,
         Self::TemplateInvalid,
         Self::IssuerUnreachable,
@@ -91,6 +97,8 @@ impl Reason {
             Self::TokenExpired => "TokenExpired",
             Self::CredentialsMissing => "CredentialsMissing",
             Self::CredentialsInvalid => "CredentialsInvalid",
+            Self::CANotFound => "CANotFound",
+            Self::CAInvalid => "CAInvalid",
             Self::IssuerNotAllowed => "IssuerNotAllowed",
             Self::TemplateInvalid => "TemplateInvalid",
             Self::IssuerUnreachable => "IssuerUnreachable",
@@ -121,6 +129,7 @@ impl Reason {
         match self {
             Self::Suspended
             | Self::CredentialsInvalid
+            | Self::CAInvalid
             | Self::IssuerNotAllowed
             | Self::TemplateInvalid
             | Self::RequestRefused
@@ -132,6 +141,7 @@ impl Reason {
             | Self::Claimed
             | Self::TokenExpired
             | Self::CredentialsMissing
+            | Self::CANotFound
             | Self::IssuerUnreachable
             | Self::IssuerUnavailable
             | Self::RateLimited

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::api::{ClientAuthentication, ParametersIn, VerteilTokenSpec};
+use crate::ca::CaBundle;
 use crate::token::Inputs;
 
 /// One request to a token endpoint. No `Debug`: it holds a password.
@@ -19,6 +20,8 @@ pub struct Exchange {
     pub body: SecretString,
     /// For the whole exchange.
     pub timeout: Duration,
+    /// Whom to trust as the server; the system's authorities if none.
+    pub ca: Option<CaBundle>,
 }
 
 /// What an issuer answered, before it is understood. No `Debug`: it may hold a token.
@@ -36,7 +39,7 @@ pub struct RawAnswer {
 // === impl Exchange ===
 
 impl Exchange {
-    /// The request for `inputs`, sent as `spec` says.
+    /// The request for `inputs`, sent as `spec` says, to a server that the system trusts.
     ///
     /// # Errors
     /// If the token URL does not parse; the apiserver refuses such a resource.
@@ -71,7 +74,7 @@ impl Exchange {
             }
         };
         let timeout = Duration::try_from(spec.timeout.signed()).unwrap_or(Duration::from_secs(10));
-        Ok(Self { url, basic, body: body.into(), timeout })
+        Ok(Self { url, basic, body: body.into(), timeout, ca: None })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The token endpoint: one HTTP exchange (RFC 6749 section 4.4), and what its answer means.
 
 mod answer;
+mod cause;
 mod client;
 mod exchange;
 mod hosts;

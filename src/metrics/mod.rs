@@ -34,7 +34,7 @@ const WRITES: [&str; 3] = ["create", "update", "repair"];
 const ERRORS: [&str; 7] =
     ["ApiUnavailable", "Conflict", "Forbidden", "NotFound", "Panic", "Terminating", "WriteRefused"];
 /// Watched kinds.
-const WATCHES: [&str; 2] = ["Secret", "VerteilToken"];
+const WATCHES: [&str; 3] = ["ConfigMap", "Secret", "VerteilToken"];
 
 /// All metrics of the process.
 pub struct Metrics {

@@ -64,13 +64,15 @@ impl Pass<'_> {
         if !self.ctx.may_request() {
             return Ok(Step::Rest);
         }
-        let Ok(inputs) = fetched.inputs.clone() else { return Ok(Step::LookAgain) };
+        let (Ok(inputs), Ok(ca)) = (fetched.inputs.clone(), fetched.authority.bundle.clone()) else {
+            return Ok(Step::LookAgain);
+        };
         let spec = self.token.spec.clone();
         let exchange =
             match check_issuer(&spec.token_url, self.ctx.allow_http, &self.ctx.allowed_hosts).and_then(|_| {
                 Exchange::new(&spec, &inputs).map_err(|e| Trouble::new(Reason::IssuerNotAllowed, e.to_string()))
             }) {
-                Ok(exchange) => exchange,
+                Ok(exchange) => Exchange { ca, ..exchange },
                 Err(trouble) => return Ok(Step::Blocked { trouble, until: None }),
             };
         let priority = priority(view);

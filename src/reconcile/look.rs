@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
 use super::Pass;
+use super::authority::Authority;
 use crate::api::{Attempted, ObjectVersion, RENEW_ANNOTATION, VerteilTokenStatus};
 use crate::cluster::{ApiError, version};
 use crate::credentials::{check_issuer, read_inputs};
@@ -23,6 +24,8 @@ pub(super) struct Fetched {
     /// The inputs, with the version of the Secret that holds the credentials; or why there are none.
     pub(super) inputs: Result<Inputs, Trouble>,
     pub(super) credentials: Option<ObjectVersion>,
+    /// Whom to trust as the token endpoint.
+    pub(super) authority: Authority,
     /// The token Secret.
     pub(super) secret: Option<Secret>,
     /// The Secret of the name that the spec had before, if there is none of the present name.
@@ -76,11 +79,13 @@ impl Pass<'_> {
         let credentials_key = self.key.beside(&spec.credentials_secret_ref.name);
         let credentials = self.ctx.cluster.secret(&credentials_key).await?;
         self.ctx.versions.note(&credentials_key, credentials.as_ref().map(|s| &s.metadata));
+        let authority = self.fetch_authority(credentials.as_ref()).await?;
         let secret = if assumed_absent { None } else { self.fetch_secret().await? };
         let former = if secret.is_none() { self.fetch_former_secret().await? } else { None };
         Ok(Fetched {
             inputs: read_inputs(spec, credentials.as_ref()),
             credentials: credentials.as_ref().and_then(|s| version(&s.metadata)),
+            authority,
             secret,
             former,
             assumed_absent,
@@ -135,6 +140,7 @@ impl Pass<'_> {
             .err()
             .cloned()
             .or_else(|| check_issuer(&token.spec.token_url, ctx.allow_http, &ctx.allowed_hosts).err())
+            .or_else(|| fetched.authority.bundle.as_ref().err().cloned())
             .or_else(|| check_templates(token).err().as_ref().map(template_trouble));
         let wish = token.annotations().get(RENEW_ANNOTATION);
         let served = judged.content.as_ref().and_then(|content| content.renewed.as_ref());
@@ -227,7 +233,8 @@ impl Pass<'_> {
     /// What an attempt would be made with: in memory by a fingerprint.
     pub(super) fn attempt(&self, fetched: &Fetched) -> Option<Attempt> {
         let spec = &self.token.spec;
-        let transport = format!("{:?} {:?} {}", spec.client_authentication, spec.parameters_in, spec.timeout);
+        let ca = fetched.authority.bundle.as_ref().ok()?.as_ref().map(|ca| ca.digest().to_string()).unwrap_or_default();
+        let transport = format!("{:?} {:?} {} {ca}", spec.client_authentication, spec.parameters_in, spec.timeout);
         let inputs = self.ctx.process_key.fingerprint(fetched.inputs.as_ref().ok()?, &transport);
         Some(Attempt { inputs, renew_request: self.token.annotations().get(RENEW_ANNOTATION).cloned() })
     }
@@ -237,6 +244,7 @@ impl Pass<'_> {
         Some(Attempted {
             generation: self.token.metadata.generation?,
             credentials: fetched.credentials.clone()?,
+            ca: fetched.authority.version.clone(),
             renew_request: self.token.annotations().get(RENEW_ANNOTATION).cloned(),
         })
     }

@@ -10,6 +10,7 @@
 //! restart  listed workloads, if the stored token is another one than they were told of; never in the token's way
 //! ```
 
+mod authority;
 mod claim;
 mod failure;
 mod issue;
@@ -59,6 +60,8 @@ pub struct Context {
     pub memory: Arc<Memory>,
     /// Which Secrets exist in which version.
     pub versions: Arc<Versions>,
+    /// The same of ConfigMaps.
+    pub config_maps: Arc<Versions>,
     /// Requests in flight, by host.
     pub permits: Arc<Permits>,
     /// The way to post events.
@@ -119,6 +122,12 @@ impl Context {
     /// Whether a token request may be sent now.
     fn may_request(&self) -> bool {
         !self.stop.is_cancelled() && self.leads()
+    }
+
+    /// Resolves once every watch has listed what resources name.
+    pub async fn listed(&self) {
+        self.versions.listed().await;
+        self.config_maps.listed().await;
     }
 
     fn new_claim_id(&self) -> String {

@@ -55,10 +55,12 @@ impl Pass<'_> {
             }
         };
         let secret = fetched.secret.as_ref().and_then(|secret| version(&secret.metadata));
+        let usable = fetched.inputs.is_ok() && fetched.authority.bundle.is_ok();
         if let (Some(secret), Some(credentials), Some(generation)) =
-            (secret, fetched.credentials.clone().filter(|_| fetched.inputs.is_ok()), self.token.metadata.generation)
+            (secret, fetched.credentials.clone().filter(|_| usable), self.token.metadata.generation)
         {
-            status.verified = Some(Verified { generation, format: FORMAT, secret, credentials });
+            let ca = fetched.authority.version.clone();
+            status.verified = Some(Verified { generation, format: FORMAT, secret, credentials, ca });
         }
         self.account(view, &mut status);
         self.enter_rollout(view, &mut status);
@@ -205,6 +207,8 @@ impl Pass<'_> {
             | Reason::TokenExpired
             | Reason::CredentialsMissing
             | Reason::CredentialsInvalid
+            | Reason::CANotFound
+            | Reason::CAInvalid
             | Reason::IssuerNotAllowed
             | Reason::TemplateInvalid
             | Reason::IssuerUnreachable

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::Context;
+use super::authority::is_unchanged;
 use crate::api::{RENEW_ANNOTATION, VerteilToken};
 use crate::cluster::Seen;
 use crate::decide::{condition, rollout_is_settled};
@@ -11,7 +12,7 @@ use crate::memory::Key;
 use crate::secret::FORMAT;
 use crate::token::{RecordSeal, Validity, renewal_point};
 
-/// The renewal point of a resource whose status, Secret and credentials carry the versions that were verified; none if a look
+/// The renewal point of a resource whose status, Secret, credentials and CA carry the versions that were verified; none if a look
 /// is needed. No call is made.
 #[must_use]
 pub fn settled_until(token: &VerteilToken, ctx: &Context) -> Option<Timestamp> {
@@ -22,7 +23,8 @@ pub fn settled_until(token: &VerteilToken, ctx: &Context) -> Option<Timestamp> {
     let unchanged = verified.generation == token.metadata.generation?
         && verified.format == FORMAT
         && seen(token.secret_name()) == Seen::Version(verified.secret.clone())
-        && seen(&token.spec.credentials_secret_ref.name) == Seen::Version(verified.credentials.clone());
+        && seen(&token.spec.credentials_secret_ref.name) == Seen::Version(verified.credentials.clone())
+        && is_unchanged(token, verified.ca.as_ref(), ctx);
     let served =
         token.annotations().get(RENEW_ANNOTATION).is_none_or(|v| Some(v) == status.last_renew_request.as_ref());
     let calm = status.claim.is_none()

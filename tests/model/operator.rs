@@ -84,6 +84,7 @@ impl Operator {
             clock: Arc::clone(clock) as Arc<dyn Clock>,
             memory: Arc::new(Memory::default()),
             versions: Arc::new(Versions::new(0)),
+            config_maps: Arc::new(Versions::of_config_maps(0)),
             permits: Permits::new(4, bell),
             events,
             metrics: Arc::new(Metrics::new()),

@@ -188,6 +188,24 @@ async fn keys_of_the_credentials_are_such_as_a_secret_can_have() {
 }
 
 #[tokio::test]
+async fn a_ca_bundle_is_a_key_of_a_configmap_or_a_secret() {
+    let world = World::new().await;
+    for kind in ["ConfigMap", "Secret"] {
+        let spec = admits(&world, json!({"caBundleRef": {"kind": kind, "name": "corp.ca-1"}})).await;
+        assert_eq!(spec["caBundleRef"], json!({"kind": kind, "name": "corp.ca-1", "key": "ca.crt"}));
+    }
+    for (reference, message) in [
+        (json!({"kind": "Bundle", "name": "corp-ca"}), "supported values: \"ConfigMap\", \"Secret\""),
+        (json!({"name": "corp-ca"}), "kind: Required value"),
+        (json!({"kind": "Secret"}), "name: Required value"),
+        (json!({"kind": "Secret", "name": "Corp_CA"}), "write the name of a ConfigMap or Secret"),
+        (json!({"kind": "Secret", "name": "corp-ca", "key": "../ca.crt"}), "write a key of the ConfigMap or Secret"),
+    ] {
+        rejects(&world, json!({"caBundleRef": reference}), message).await;
+    }
+}
+
+#[tokio::test]
 async fn a_scope_is_one_word() {
     let world = World::new().await;
     for good in [json!([]), json!(["api"]), json!(["https://a.example/b.c", "x:y", "!#$[]^~", "a"])] {
@@ -428,6 +446,7 @@ async fn a_null_counts_as_left_out() {
     let inner = json!({
         "credentialsSecretRef": {"usernameKey": null, "passwordKey": null},
         "parameters": {"audience": null},
+        "caBundleRef": null,
         "secret": {"name": null, "labels": null, "annotations": {"note": null}, "template": {"KEY": null}, "deletionPolicy": null},
     });
     let _operator = world.operator(OPERATOR, &[]).await;

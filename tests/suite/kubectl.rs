@@ -89,6 +89,8 @@ async fn explain_describes_every_field() {
         ("vt", "keeps one OAuth2 access token"),
         ("vt.spec", "tokenURL\t<string> -required-"),
         ("vt.spec.timeout", "from 1s to 15s"),
+        ("vt.spec.caBundleRef", "Only the certificates there are"),
+        ("vt.spec.caBundleRef.kind", "ENUM:\n    ConfigMap\n    Secret"),
         ("vt.spec.renewBefore", "0s renews strictly after expiry"),
         ("vt.spec.secret.deletionPolicy", "ENUM:\n    Delete\n    Retain"),
         ("vt.status.expiresAt", "When the stored token expires"),

@@ -32,6 +32,8 @@ mod renew;
 mod restart;
 mod rollout;
 mod template;
+mod transport;
+mod trust;
 mod wire;
 
 /// The operator's binary, built by cargo for these tests.

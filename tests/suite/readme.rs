@@ -51,6 +51,14 @@ async fn the_first_token_is_accepted() {
 }
 
 #[tokio::test]
+async fn the_token_with_a_ca_is_accepted() {
+    let world = World::new().await;
+    let applied = world.kubectl(&APPLY, Some(yaml_under("A token endpoint with a CA of its own"))).await;
+    assert_eq!(applied.stderr, "");
+    applied.succeeded();
+}
+
+#[tokio::test]
 async fn the_further_keys_are_accepted_and_rendered() {
     let world = World::new().await;
     let applied = world.kubectl(&APPLY, Some(yaml_under("Further keys"))).await;

@@ -282,7 +282,7 @@ async fn every_failure_costs_one_request_stores_nothing_and_says_who_must_act() 
 }
 
 /// What a person can read shows neither credentials nor anything of a token or a body.
-async fn shows_no_canary(world: &World, operator: &Operator) {
+pub async fn shows_no_canary(world: &World, operator: &Operator) {
     let statuses = world.kubectl(&["get", "vt", "-o", "yaml"], None).await.succeeded();
     let events = format!("{:?}", events(world).await);
     let (_, metrics) = operator.get("/metrics").await.unwrap();

@@ -11,19 +11,21 @@ mod script;
 mod server;
 mod tokens;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc as commands, watch};
+use tokio_rustls::rustls::ServerConfig;
 
 pub use answer::Answer;
 pub use recorded::Recorded;
 pub use script::Refusal;
 pub use tokens::Issued;
 
+use crate::ServerCertificate;
 use crate::ports::free_port;
 use crate::wait::until;
 use script::Script;
@@ -42,7 +44,7 @@ const STARTS: usize = 5;
 /// - It works with any runtime, or none where a method is not async.
 #[derive(Debug)]
 pub struct Issuer {
-    port: u16,
+    address: SocketAddr,
     shared: Arc<Shared>,
     commands: commands::UnboundedSender<Command>,
     thread: Option<JoinHandle<()>>,
@@ -51,6 +53,8 @@ pub struct Issuer {
 /// What the server's thread and the test both see.
 #[derive(Debug)]
 struct Shared {
+    /// With which it speaks TLS, if it does.
+    tls: Mutex<Option<Arc<ServerConfig>>>,
     script: Mutex<Script>,
     requests: Mutex<Vec<Recorded>>,
     traffic: Mutex<Traffic>,
@@ -60,6 +64,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Traffic {
+    connections: usize,
     in_flight: usize,
     max_in_flight: usize,
     held: usize,
@@ -70,17 +75,27 @@ struct Traffic {
 impl Issuer {
     /// Starts an issuer that gives a fresh token to everybody who asks properly.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), None)
+    }
+
+    /// The same behind TLS, on this loopback address.
+    pub fn start_tls(address: impl Into<IpAddr>, certificate: &ServerCertificate) -> anyhow::Result<Self> {
+        Self::start_at(address.into(), Some(certificate))
+    }
+
+    fn start_at(ip: IpAddr, certificate: Option<&ServerCertificate>) -> anyhow::Result<Self> {
         let mut start = 1;
         loop {
-            match Self::start_on(free_port()?) {
+            match Self::start_on((ip, free_port()?).into(), certificate) {
                 Err(_) if start < STARTS => start += 1,
                 outcome => return outcome,
             }
         }
     }
 
-    fn start_on(port: u16) -> anyhow::Result<Self> {
+    fn start_on(address: SocketAddr, certificate: Option<&ServerCertificate>) -> anyhow::Result<Self> {
         let shared = Arc::new(Shared {
+            tls: Mutex::new(certificate.map(|certificate| Arc::new(certificate.config()))),
             script: Mutex::default(),
             requests: Mutex::default(),
             traffic: Mutex::default(),
@@ -91,8 +106,8 @@ impl Issuer {
         let server = shared.clone();
         let thread = std::thread::Builder::new()
             .name("issuer".to_owned())
-            .spawn(move || server::run(port, &server, received, &started))?;
-        let issuer = Self { port, shared, commands, thread: Some(thread) };
+            .spawn(move || server::run(address, &server, received, &started))?;
+        let issuer = Self { address, shared, commands, thread: Some(thread) };
         outcome.recv().context("the issuer's thread ended")?.context("the issuer cannot listen")?;
         Ok(issuer)
     }
@@ -109,10 +124,24 @@ impl Issuer {
         format!("{}/t/{tag}/oauth2/token", self.base_url())
     }
 
-    /// `http://127.0.0.1:<port>`, for other paths.
+    /// The same under another name of this machine.
+    #[must_use]
+    pub fn url_at(&self, host: &str, tag: &str) -> String {
+        self.url_for(tag).replace(&self.address.ip().to_string(), host)
+    }
+
+    /// `http://127.0.0.1:<port>`, for other paths; `https://` with a certificate.
     #[must_use]
     pub fn base_url(&self) -> String {
-        format!("http://{}:{}", Ipv4Addr::LOCALHOST, self.port)
+        let scheme = if lock(&self.shared.tls).is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Breaks all connections, and shows another certificate from now on.
+    pub fn show(&self, certificate: &ServerCertificate) -> anyhow::Result<()> {
+        self.go_down()?;
+        *lock(&self.shared.tls) = Some(Arc::new(certificate.config()));
+        self.come_back()
     }
 
     // --- what has come in
@@ -157,6 +186,12 @@ impl Issuer {
     #[must_use]
     pub fn max_in_flight(&self) -> usize {
         lock(&self.shared.traffic).max_in_flight
+    }
+
+    /// How many connections there were, handshakes included that came to nothing.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        lock(&self.shared.traffic).connections
     }
 
     /// A line for each request, for the message of a test that failed.

@@ -3,6 +3,7 @@
 //! - [`ControlPlane`]: etcd, kube-apiserver and kube-controller-manager as child processes on loopback ports, with the
 //!   faults a cluster can have (restart, freeze, compaction).
 //! - [`Issuer`]: an OAuth2 token endpoint that keeps every request and answers whatever a test scripts.
+//! - [`Authority`]: certificates for it; [`ConnectProxy`] and [`OddServer`]: what may stand in its way or in its place.
 //! - [`Proxy`]: between one operator and the apiserver, with faults at any call.
 //! - [`process::Child`]: a child process that never outlives the test process, however that one ends.
 //! - [`World`]: one test's namespace, issuer and operators, explained when the test fails.
@@ -21,10 +22,13 @@
     reason = "a fixture lives by the real clocks, and where it cannot do its work it has no better answer than to fail the test"
 )]
 
+mod authority;
 pub mod binaries;
+mod connect_proxy;
 pub mod control_plane;
 pub mod demo;
 pub mod issuer;
+mod odd_server;
 pub mod plain_http;
 pub mod ports;
 pub mod process;
@@ -33,8 +37,11 @@ mod random;
 pub mod wait;
 pub mod world;
 
+pub use authority::{Authority, ServerCertificate};
+pub use connect_proxy::ConnectProxy;
 pub use control_plane::{ControlPlane, Options};
 pub use issuer::{Answer, Issuer, Recorded};
+pub use odd_server::OddServer;
 pub use process::{Child, Signal};
 pub use proxy::Proxy;
 pub use wait::{eventually, never, until};

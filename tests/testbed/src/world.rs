@@ -4,6 +4,7 @@ mod explain;
 mod in_process;
 mod operator;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub struct World {
     pub namespace: String,
     /// The token endpoint.
     pub issuer: Issuer,
-    /// Folder of the logs.
+    /// Folder of the logs and files.
     dir: tempfile::TempDir,
 }
 
@@ -76,6 +77,14 @@ impl World {
         world.kubectl_apply(&role(&world.namespace)).await;
         world.set_credentials("credentials", USERNAME, PASSWORD).await;
         world
+    }
+
+    /// A file with this content, which goes with the world.
+    #[must_use]
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, content).expect("a file");
+        path
     }
 
     /// `kubectl apply -f -` in this namespace; fails the test if it fails.

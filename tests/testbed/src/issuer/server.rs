@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -16,9 +16,11 @@ use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use super::answer::{Answer, Ending, Pace, Payload};
 use super::{Recorded, Shared, lock, recorded};
@@ -42,18 +44,18 @@ pub(super) enum Command {
 type Broken = io::Error;
 
 /// Serves until the commands end.
-pub(super) fn run(port: u16, shared: &Arc<Shared>, commands: UnboundedReceiver<Command>, started: &Done) {
+pub(super) fn run(address: SocketAddr, shared: &Arc<Shared>, commands: UnboundedReceiver<Command>, started: &Done) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(started, Err(error)),
     };
-    runtime.block_on(serve(port, shared, commands, started));
+    runtime.block_on(serve(address, shared, commands, started));
 }
 
-async fn serve(port: u16, shared: &Arc<Shared>, mut commands: UnboundedReceiver<Command>, started: &Done) {
+async fn serve(address: SocketAddr, shared: &Arc<Shared>, mut commands: UnboundedReceiver<Command>, started: &Done) {
     let mut listener = None;
     let mut connections = JoinSet::new();
-    report(started, listen(port, &mut listener).await);
+    report(started, listen(address, &mut listener).await);
     loop {
         tokio::select! {
             stream = accept(listener.as_ref()) => {
@@ -67,15 +69,15 @@ async fn serve(port: u16, shared: &Arc<Shared>, mut commands: UnboundedReceiver<
                     connections.shutdown().await;
                     report(&done, Ok(()));
                 }
-                Some(Command::Up(done)) => report(&done, listen(port, &mut listener).await),
+                Some(Command::Up(done)) => report(&done, listen(address, &mut listener).await),
             },
         }
     }
 }
 
-async fn listen(port: u16, listener: &mut Option<TcpListener>) -> io::Result<()> {
+async fn listen(address: SocketAddr, listener: &mut Option<TcpListener>) -> io::Result<()> {
     if listener.is_none() {
-        *listener = Some(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?);
+        *listener = Some(TcpListener::bind(address).await?);
     }
     Ok(())
 }
@@ -99,6 +101,20 @@ fn report(done: &Done, outcome: io::Result<()>) {
 
 async fn serve_connection(stream: TcpStream, shared: Arc<Shared>) {
     stream.set_nodelay(true).ok();
+    lock(&shared.traffic).connections += 1;
+    let tls = lock(&shared.tls).clone();
+    match tls {
+        None => serve_requests(stream, shared).await,
+        Some(config) => {
+            // A client that does not like the certificate goes away.
+            if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
+                serve_requests(stream, shared).await;
+            }
+        }
+    }
+}
+
+async fn serve_requests(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
     let service = service_fn(move |request| {
         let shared = shared.clone();
         async move { shared.serve_request(request).await }

@@ -50,6 +50,18 @@ impl World {
         operator
     }
 
+    /// The same with more in its environment.
+    pub async fn operator_with(
+        &self,
+        program: impl AsRef<Path>,
+        flags: OperatorFlags<'_>,
+        env: &[(&str, &str)],
+    ) -> Operator {
+        let operator = self.spawn(&self.operator_kubeconfig(), program, &allowing_all(flags), env);
+        operator.wait_until_ready().await;
+        operator
+    }
+
     /// Starts it, and does not wait.
     pub fn start_operator(&self, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {
         self.start_operator_with(&self.operator_kubeconfig(), program, &allowing_all(flags))
@@ -73,12 +85,23 @@ impl World {
     }
 
     fn start_operator_with(&self, kubeconfig: &Path, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {
+        self.spawn(kubeconfig, program, flags, &[])
+    }
+
+    fn spawn(
+        &self,
+        kubeconfig: &Path,
+        program: impl AsRef<Path>,
+        flags: OperatorFlags<'_>,
+        env: &[(&str, &str)],
+    ) -> Operator {
         let number = OPERATORS.fetch_add(1, Ordering::Relaxed);
         let log = self.dir.path().join(format!("operator-{number}.log"));
         let own = flags.iter().any(|flag| flag.starts_with("--log-filter="));
         let default = (!own).then_some("--log-filter=info,verteil_token_operator=debug");
         let flags: Vec<&str> = default.into_iter().chain(flags.iter().copied()).collect();
-        Operator::start(kubeconfig, program.as_ref(), &self.namespace, &flags, &log).expect("the operator starts")
+        Operator::start_with(kubeconfig, program.as_ref(), &self.namespace, &flags, env, &log)
+            .expect("the operator starts")
     }
 
     /// A kubeconfig that may do what the chart's Role allows in this namespace.
@@ -99,6 +122,22 @@ impl Operator {
         flags: OperatorFlags<'_>,
         log: &Path,
     ) -> anyhow::Result<Self> {
+        Self::start_with(kubeconfig, program, namespace, flags, &[], log)
+    }
+
+    fn start_with(
+        kubeconfig: &Path,
+        program: &Path,
+        namespace: &str,
+        flags: OperatorFlags<'_>,
+        env: &[(&str, &str)],
+        log: &Path,
+    ) -> anyhow::Result<Self> {
+        let kubeconfig = kubeconfig.to_string_lossy();
+        let own = env.iter().any(|(name, _)| name.eq_ignore_ascii_case("NO_PROXY"));
+        let no_proxy = (!own).then_some(("NO_PROXY", "127.0.0.1"));
+        let env: Vec<_> =
+            [("KUBECONFIG", &*kubeconfig)].into_iter().chain(no_proxy).chain(env.iter().copied()).collect();
         let http = format!("127.0.0.1:{}", free_port()?);
         let debug = format!("127.0.0.1:{}", free_port()?);
         let base =
@@ -107,7 +146,7 @@ impl Operator {
             "the operator",
             program,
             base.iter().map(String::as_str).chain(flags.iter().copied()),
-            &[("KUBECONFIG", &kubeconfig.to_string_lossy()), ("NO_PROXY", "127.0.0.1")],
+            &env,
             log,
         )?;
         Ok(Self { child, http, debug })
