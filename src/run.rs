@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::RunArgs;
 use crate::clock::Clock;
-use crate::cluster::{Cluster, Events, Versions};
+use crate::cluster::{Cluster, Events, Rivals, Versions};
 use crate::drain::save_unsaved;
 use crate::issuer::{AllowedHosts, Issuer, Permits};
 use crate::lease::{Election, Leadership, LeaseName, RELEASE_PATIENCE};
@@ -81,7 +81,7 @@ pub async fn run(
     let identity: Arc<str> = identity()?.into();
     let (events, post_events) = Events::new(cluster.clone(), Arc::clone(&identity));
     let posting = tokio::spawn(post_events);
-    let (permit_bell, permit_rings) = mpsc::unbounded_channel();
+    let (bell, rings) = mpsc::unbounded_channel();
     metrics.set_leader(!args.leader_election);
     let passes_ended = CancellationToken::new();
     let electing = args.leader_election.then(|| {
@@ -104,7 +104,8 @@ pub async fn run(
         memory: Arc::clone(&memory),
         versions: Arc::new(Versions::new(args.scopes().len())),
         config_maps: Arc::new(Versions::of_config_maps(args.scopes().len())),
-        permits: Permits::new(usize::from(args.issuer_concurrency), permit_bell),
+        rivals: Rivals::new(bell.clone()),
+        permits: Permits::new(usize::from(args.issuer_concurrency), bell),
         events,
         metrics: Arc::clone(&metrics),
         allowed_hosts: AllowedHosts::new(args.allowed_issuer_hosts.clone()),
@@ -125,7 +126,7 @@ pub async fn run(
         tokio::spawn(serve_debug(listener, debug, serving_ends.clone()))
     });
 
-    let work = work(&client, args, &context, &resources, &health, permit_rings, &stop);
+    let work = work(&client, args, &context, &resources, &health, rings, &stop);
     let draining = async {
         stop.cancelled().await;
         health.set_ready(false);

@@ -33,20 +33,23 @@ pub(crate) async fn work(
     context: &Arc<Context>,
     resources: &Resources,
     health: &Arc<Health>,
-    permit_rings: mpsc::UnboundedReceiver<Key>,
+    from_ours: mpsc::UnboundedReceiver<Key>,
     stop: &CancellationToken,
 ) {
     let mut controllers = Vec::new();
-    let mut permit_bells = Vec::new();
+    let mut bells_by_scope = Vec::new();
     let mut watches = Vec::new();
     for scope in args.scopes() {
-        let versions = [Arc::clone(&context.versions), Arc::clone(&context.config_maps)];
         let metrics = || Arc::clone(&context.metrics);
-        let forgetting = Arc::clone(context);
-        let gone = move |key: &Key| forget(&forgetting, key);
-        let (store, stream, listed) = tokens(client.clone(), scope.as_deref(), versions.clone(), metrics(), gone);
+        let (remembering, forgetting) = (Arc::clone(context), Arc::clone(context));
+        let told = move |token: &VerteilToken| remembering.remember(token);
+        let gone = move |key: &Key| {
+            forgetting.withdraw(key);
+            forget(&forgetting, key);
+        };
+        let (store, stream, listed) = tokens(client.clone(), scope.as_deref(), metrics(), told, gone);
         let (bell, rings) = mpsc::unbounded_channel::<Key>();
-        let [secrets, config_maps] = versions;
+        let (secrets, config_maps) = (Arc::clone(&context.versions), Arc::clone(&context.config_maps));
         let secrets = bells::<Secret>(client.clone(), scope.clone(), secrets, metrics(), listed.clone());
         let config_maps = bells::<ConfigMap>(client.clone(), scope.clone(), config_maps, metrics(), listed.clone());
         let all_bells = stream::select_all([received(rings).boxed(), secrets.boxed(), config_maps.boxed()]);
@@ -58,14 +61,14 @@ pub(crate) async fn work(
             .reconcile_all_on(context.leading.gained())
             .graceful_shutdown_on(stop.clone().cancelled_owned());
         controllers.push(controller.run(pass, error_policy, Arc::clone(context)).boxed());
-        permit_bells.push((scope, bell));
+        bells_by_scope.push((scope, bell));
         watches.push(Watched { store, listed });
     }
     resources.set(watches.clone());
     let ring = async {
-        let mut permit_rings = received(permit_rings).boxed();
-        while let Some(key) = permit_rings.next().await {
-            for (scope, bell) in &permit_bells {
+        let mut from_ours = received(from_ours).boxed();
+        while let Some(key) = from_ours.next().await {
+            for (scope, bell) in &bells_by_scope {
                 if scope.as_ref().is_none_or(|namespace| *namespace == key.namespace) {
                     // Nobody listens any more only at the end.
                     drop(bell.send(key.clone()));

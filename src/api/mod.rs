@@ -25,6 +25,12 @@ pub const MANAGER: &str = "verteil-token-operator";
 pub const RENEW_ANNOTATION: &str = "verteil.dev/renew";
 /// Annotation on the Secret: the value of [`RENEW_ANNOTATION`] that its token serves.
 pub const RENEWED_ANNOTATION: &str = "verteil.dev/renewed";
+/// Annotation on a Secret, by its user: the name of the resource that may take it over.
+pub const ADOPT_ANNOTATION: &str = "verteil.dev/adopt";
+/// Annotation on a Secret that was taken over: by which resource. It never gets an owner reference.
+pub const ADOPTED_ANNOTATION: &str = "verteil.dev/adopted";
+/// Annotation on a Secret that a resource has left for another one: the other one's name.
+pub const SUPERSEDED_BY_ANNOTATION: &str = "verteil.dev/superseded-by";
 /// Annotation on the Secret: when its token was asked for (RFC 3339).
 pub const ISSUED_AT_ANNOTATION: &str = "verteil.dev/issued-at";
 /// Annotation on the Secret: when its token expires (RFC 3339).

@@ -19,6 +19,12 @@ pub struct VerteilTokenStatus {
     /// The Secret that holds the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
+    /// The Secret that held the token under the name that the spec had before, until it is marked as superseded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_secret_name: Option<String>,
+    /// The uid of the Secret that was taken over from its user: it never gets an owner reference.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "adoptedSecretUID")]
+    pub adopted_secret_uid: Option<String>,
     /// When the stored token was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<Time>,

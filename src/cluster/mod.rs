@@ -3,6 +3,7 @@
 mod calls;
 mod error;
 mod events;
+mod rivals;
 mod versions;
 mod watch;
 mod workloads;
@@ -11,6 +12,7 @@ pub use calls::Cluster;
 pub(crate) use calls::{config_map_key, version};
 pub use error::ApiError;
 pub use events::{Events, Note, Severity};
+pub use rivals::Rivals;
 pub(crate) use versions::is_as_new_as;
 pub use versions::{Seen, Versions};
 pub use watch::{Listed, Tokens, bells, tokens};

@@ -28,12 +28,12 @@ pub type Tokens = DeserializeGuard<VerteilToken>;
 pub type Listed = tokio::sync::watch::Receiver<bool>;
 
 /// The resources of `namespace`, or of all: a store, the stream that fills it and tells of changes, and whether it is full.
-/// `gone` is told of each that is deleted.
+/// `told` is called with each that is new or has changed, `gone` with each that is deleted.
 pub fn tokens(
     client: Client,
     namespace: Option<&str>,
-    versions: [Arc<Versions>; 2],
     metrics: Arc<Metrics>,
+    told: impl Fn(&VerteilToken) + Send + 'static,
     gone: impl Fn(&Key) + Send + 'static,
 ) -> (Store<Tokens>, impl Stream<Item = Result<Tokens, watcher::Error>> + Send + 'static, Listed) {
     let (reader, writer) = reflector::store();
@@ -54,16 +54,9 @@ pub fn tokens(
         })
         .inspect(move |event| match event {
             Ok(Event::Apply(DeserializeGuard(Ok(token))) | Event::InitApply(DeserializeGuard(Ok(token)))) => {
-                for versions in &versions {
-                    versions.add(token);
-                }
+                told(token);
             }
-            Ok(Event::Delete(token)) => {
-                for versions in &versions {
-                    versions.remove(&Key::of(token));
-                }
-                gone(&Key::of(token));
-            }
+            Ok(Event::Delete(token)) => gone(&Key::of(token)),
             Ok(Event::InitDone) => drop(full.send_replace(true)),
             Ok(Event::Apply(_) | Event::InitApply(_) | Event::Init) => {}
             Err(error) => complain("VerteilToken", error, &metrics),

@@ -14,7 +14,9 @@ pub use pace::{
     FailureClass, LAST_SECOND_DELAY, SHORTEST_GAP, brake, held_until, jittered, since_first_sight, unscheduled_after,
 };
 pub use reason::Reason;
-pub use report::{HeldFacts, Report, Standing, TOKEN_EXPIRED_GRACE, Trouble, condition, holds, next_status};
+pub use report::{
+    HeldFacts, Report, SECRET_CONTESTED, Standing, TOKEN_EXPIRED_GRACE, Trouble, condition, contest, holds, next_status,
+};
 pub use restart_reason::{Outcome, RestartReason, WORKLOADS_RESTARTED};
 pub use rollout::{RolloutFacts, enter_rollout, finish_rollout, restart_wait, rollout_is_settled};
 
@@ -57,6 +59,17 @@ pub enum Stored {
     Unusable,
     /// Ours, with a record.
     Held(Held),
+}
+
+impl Stored {
+    /// Whether there is a Secret that is ours.
+    #[must_use]
+    pub const fn is_ours(&self) -> bool {
+        match self {
+            Self::Unusable | Self::Held(_) => true,
+            Self::Absent { .. } | Self::Terminating | Self::Foreign => false,
+        }
+    }
 }
 
 /// A record in our Secret.

@@ -11,6 +11,9 @@ use crate::token::{RecordSeal, Validity};
 /// asked after expiry, and Ready must not flap at each renewal.
 pub const TOKEN_EXPIRED_GRACE: SignedDuration = SignedDuration::from_secs(60);
 
+/// Condition of a resource whose Secret another one names too, which waits. Absent otherwise.
+pub const SECRET_CONTESTED: &str = "SecretContested";
+
 /// What is stored, as far as the status tells it.
 #[derive(Clone, Debug)]
 pub struct HeldFacts {
@@ -22,6 +25,8 @@ pub struct HeldFacts {
     pub renewal: Timestamp,
     /// Whether it was issued for the current inputs.
     pub current: bool,
+    /// Whether the Secret that the spec names holds it, rather than the one that it named before.
+    pub in_place: bool,
 }
 
 /// How the resource stands.
@@ -55,6 +60,8 @@ pub struct Report<'a> {
     pub held: Option<HeldFacts>,
     /// How things stand.
     pub standing: Standing,
+    /// Other resources that name the Secret which is this one's.
+    pub rivals: Vec<String>,
 }
 
 // === impl Trouble ===
@@ -92,7 +99,7 @@ pub fn holds(held: &HeldFacts, standing: &Standing, now: Timestamp) -> bool {
         }
         Standing::Troubled(_) => held.validity.expires_at,
     };
-    held.current && now < end
+    held.current && held.in_place && now < end
 }
 
 /// The status that follows `old`. Equal to `old` when nothing has changed, so that nothing is written.
@@ -100,7 +107,11 @@ pub fn holds(held: &HeldFacts, standing: &Standing, now: Timestamp) -> bool {
 pub fn next_status(old: &VerteilTokenStatus, report: &Report<'_>, now: Timestamp) -> VerteilTokenStatus {
     let mut next = old.clone();
     next.observed_generation = Some(report.generation);
-    next.secret_name = Some(report.secret_name.to_owned());
+    if report.held.as_ref().is_none_or(|held| held.in_place) {
+        let before = next.secret_name.replace(report.secret_name.to_owned());
+        // Until it is marked as left behind.
+        next.former_secret_name = before.filter(|name| name != report.secret_name).or(next.former_secret_name);
+    }
     if let Some(held) = &report.held {
         next.issued_at = Some(Time(held.validity.issued_at));
         next.expires_at = Some(Time(held.validity.expires_at));
@@ -112,7 +123,28 @@ pub fn next_status(old: &VerteilTokenStatus, report: &Report<'_>, now: Timestamp
         next.verified = None;
     }
     next.conditions = conditions(old, report, now);
+    tell_of_rivals(&mut next, old, report, now);
     next
+}
+
+/// What the condition [`SECRET_CONTESTED`] says of `rivals`, if there are any.
+#[must_use]
+pub fn contest(secret_name: &str, rivals: &[String]) -> Option<String> {
+    let names = rivals.join(", ");
+    (!rivals.is_empty()).then(|| {
+        format!("Secret {secret_name} is also named by {names}: let each name one of its own in spec.secret.name")
+    })
+}
+
+fn tell_of_rivals(next: &mut VerteilTokenStatus, old: &VerteilTokenStatus, report: &Report<'_>, now: Timestamp) {
+    let Some(message) = contest(report.secret_name, &report.rivals) else {
+        next.conditions.retain(|c| c.type_ != SECRET_CONTESTED);
+        return;
+    };
+    let list = std::mem::take(&mut next.conditions);
+    let mut conditions = Conditions { old, generation: report.generation, now, list };
+    conditions.set(SECRET_CONTESTED, true, "NamedTwice", &message);
+    next.conditions = conditions.list;
 }
 
 fn conditions(old: &VerteilTokenStatus, report: &Report<'_>, now: Timestamp) -> Vec<Condition> {
@@ -138,7 +170,7 @@ fn conditions(old: &VerteilTokenStatus, report: &Report<'_>, now: Timestamp) -> 
         return list.list;
     }
     let why = trouble.cloned().unwrap_or_else(|| Trouble::new(Reason::Issuing, "a token is being requested"));
-    let expired = report.held.as_ref().filter(|held| held.current);
+    let expired = report.held.as_ref().filter(|held| held.current && held.in_place);
     match expired {
         Some(held) => {
             let message = format!(

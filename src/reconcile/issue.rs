@@ -79,6 +79,10 @@ impl Pass<'_> {
         let Some(_permit) = self.ctx.permits.obtain(&host_of(&exchange.url), &self.key, priority) else {
             return Ok(Step::Queued);
         };
+        // Another resource may name the Secret that is not there yet.
+        if fetched.secret.is_none() && !self.ctx.rivals.begin(&self.key, self.token.secret_name()) {
+            return Ok(Step::Decide);
+        }
         if let Some(step) = self.dry_run(fetched, view).await? {
             return Ok(step);
         }

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::Pass;
 use super::authority::Authority;
-use crate::api::{Attempted, ObjectVersion, RENEW_ANNOTATION, VerteilTokenStatus};
+use crate::api::{Attempted, ObjectVersion, RENEW_ANNOTATION, TOKEN_LABEL, VerteilTokenStatus};
 use crate::cluster::{ApiError, version};
 use crate::credentials::{check_issuer, read_inputs};
 use crate::decide::{
@@ -28,7 +28,7 @@ pub(super) struct Fetched {
     pub(super) authority: Authority,
     /// The token Secret.
     pub(super) secret: Option<Secret>,
-    /// The Secret of the name that the spec had before, if there is none of the present name.
+    /// The Secret of the name that the spec had before, until it is left for good.
     pub(super) former: Option<Secret>,
     /// It was not read: the dry run that precedes a request will show.
     pub(super) assumed_absent: bool,
@@ -39,6 +39,10 @@ pub(super) struct View {
     pub(super) now: Timestamp,
     pub(super) wanted: Wanted,
     pub(super) judged: Judged,
+    /// The record was found in the former Secret, and the one that the spec names is yet to be written from it.
+    pub(super) moving: bool,
+    /// The former Secret is there, and ours to mark as left behind.
+    pub(super) leaves_former: bool,
     pub(super) unsaved: Option<Unsaved>,
     pub(super) pace: Pace,
     /// What keeps a request from being sent, in words; or a template that the stored token's values do not suit, which does not.
@@ -55,7 +59,8 @@ impl View {
     pub(super) fn held_facts(&self) -> Option<HeldFacts> {
         let Stored::Held(held) = &self.judged.stored else { return None };
         let renewal = renewal_point(held.validity, self.wanted.renew_before, &held.seal, self.wanted.issuer_repeats);
-        Some(HeldFacts { validity: held.validity, seal: held.seal.clone(), renewal, current: held.current })
+        let in_place = !self.moving;
+        Some(HeldFacts { validity: held.validity, seal: held.seal.clone(), renewal, current: held.current, in_place })
     }
 }
 
@@ -81,7 +86,7 @@ impl Pass<'_> {
         self.ctx.versions.note(&credentials_key, credentials.as_ref().map(|s| &s.metadata));
         let authority = self.fetch_authority(credentials.as_ref()).await?;
         let secret = if assumed_absent { None } else { self.fetch_secret().await? };
-        let former = if secret.is_none() { self.fetch_former_secret().await? } else { None };
+        let former = self.fetch_former_secret().await?;
         Ok(Fetched {
             inputs: read_inputs(spec, credentials.as_ref()),
             credentials: credentials.as_ref().and_then(|s| version(&s.metadata)),
@@ -101,11 +106,18 @@ impl Pass<'_> {
     }
 
     async fn fetch_former_secret(&self) -> Result<Option<Secret>, ApiError> {
-        let former = self.token.status.as_ref().and_then(|status| status.secret_name.as_deref());
-        match former.filter(|name| *name != self.token.secret_name()) {
+        match self.former_name() {
             Some(name) => self.ctx.cluster.secret(&self.key.beside(name)).await,
             None => Ok(None),
         }
+    }
+
+    /// The name of the Secret that holds or held the token, if the spec names another one now.
+    pub(super) fn former_name(&self) -> Option<&str> {
+        let status = self.token.status.as_ref()?;
+        let present = self.token.secret_name();
+        let names = [&status.secret_name, &status.former_secret_name];
+        names.into_iter().flatten().map(String::as_str).find(|name| *name != present)
     }
 
     /// Reads the resource, live. False if it is gone, or another one has taken its name.
@@ -129,11 +141,13 @@ impl Pass<'_> {
             Some(v.generation) == token.metadata.generation && Some(&v.credentials) == fetched.credentials.as_ref()
         });
         let inputs = fetched.inputs.as_ref().ok();
-        let judged = match &fetched.former {
-            Some(former) => moved(judge(token, Some(former), inputs, verified))
-                .unwrap_or_else(|| judge(token, None, inputs, verified)),
-            None => judge(token, fetched.secret.as_ref(), inputs, verified),
+        let judge = |secret: Option<&Secret>| {
+            let label = secret.and_then(|secret| secret.labels().get(TOKEN_LABEL));
+            judge(token, secret, inputs, verified, &ctx.rivals.neighbours(token, label.map(String::as_str)))
         };
+        let former = fetched.former.as_ref().map(|former| judge(Some(former)));
+        let leaves_former = former.as_ref().is_some_and(|f| matches!(f.stored, Stored::Held(_) | Stored::Unusable));
+        let (judged, moving) = choose(judge(fetched.secret.as_ref()), former, now);
         let obstacle = fetched
             .inputs
             .as_ref()
@@ -141,7 +155,8 @@ impl Pass<'_> {
             .cloned()
             .or_else(|| check_issuer(&token.spec.token_url, ctx.allow_http, &ctx.allowed_hosts).err())
             .or_else(|| fetched.authority.bundle.as_ref().err().cloned())
-            .or_else(|| check_templates(token).err().as_ref().map(template_trouble));
+            .or_else(|| check_templates(token).err().as_ref().map(template_trouble))
+            .or_else(|| immutable(fetched.secret.as_ref()).filter(|_| judged.stored.is_ours()));
         let wish = token.annotations().get(RENEW_ANNOTATION);
         let served = judged.content.as_ref().and_then(|content| content.renewed.as_ref());
         let wanted = Wanted {
@@ -159,7 +174,7 @@ impl Pass<'_> {
         let unrendered =
             || render_templates(token, &judged.content.as_ref()?.record).failed.as_ref().map(template_trouble);
         let obstacle = obstacle.or_else(unrendered);
-        View { now, wanted, judged, unsaved, pace, obstacle }
+        View { now, wanted, judged, moving, leaves_former, unsaved, pace, obstacle }
     }
 
     /// Whether this token URL answers with the token it already gave: as the status remembers, or as the last answer showed.
@@ -250,12 +265,30 @@ impl Pass<'_> {
     }
 }
 
-/// The record of a Secret under its former name: it is only to be written under the present one.
-fn moved(judged: Judged) -> Option<Judged> {
-    match judged.stored {
-        Stored::Held(held) => Some(Judged { stored: Stored::Held(Held { tidy: false, ..held }), ..judged }),
-        Stored::Absent { .. } | Stored::Terminating | Stored::Foreign | Stored::Unusable => None,
+/// What counts: the Secret that the spec names, or the record of the former one if that is all there is, or the later one. True:
+/// the former one, from which the other is to be written.
+fn choose(present: Judged, former: Option<Judged>, now: Timestamp) -> (Judged, bool) {
+    let Some(former) = former else { return (present, false) };
+    let Stored::Held(old) = &former.stored else { return (present, false) };
+    let serves = |held: &Held| held.current && held.validity.holds_at(now);
+    let moves = match &present.stored {
+        Stored::Absent { .. } | Stored::Unusable => true,
+        Stored::Held(new) => serves(old) && (!serves(new) || old.validity.issued_at > new.validity.issued_at),
+        Stored::Terminating | Stored::Foreign => false,
+    };
+    if !moves {
+        return (present, false);
     }
+    let stored = Stored::Held(Held { tidy: false, ..old.clone() });
+    (Judged { stored, ..former }, true)
+}
+
+/// What an immutable Secret stands in the way of: it can only be deleted.
+pub(super) fn immutable(secret: Option<&Secret>) -> Option<Trouble> {
+    let secret = secret.filter(|secret| secret.immutable == Some(true))?;
+    let name = secret.name_any();
+    let message = format!("Secret {name} is immutable: delete it, or name another one in spec.secret.name");
+    Some(Trouble::new(Reason::SecretImmutable, message))
 }
 
 fn template_trouble(error: &TemplateError) -> Trouble {

@@ -13,6 +13,7 @@
 mod authority;
 mod claim;
 mod failure;
+mod former;
 mod issue;
 mod look;
 mod report;
@@ -33,7 +34,7 @@ pub use settled::settled_until;
 
 use crate::api::VerteilToken;
 use crate::clock::Clock;
-use crate::cluster::{ApiError, Cluster, Events, Versions};
+use crate::cluster::{ApiError, Cluster, Events, Rivals, Versions};
 use crate::decide::{Decision, Trouble, decide};
 use crate::issuer::{AllowedHosts, Issuer, Permits};
 use crate::lease::Leadership;
@@ -62,6 +63,8 @@ pub struct Context {
     pub versions: Arc<Versions>,
     /// The same of ConfigMaps.
     pub config_maps: Arc<Versions>,
+    /// Which resources name the same token Secret.
+    pub rivals: Rivals,
     /// Requests in flight, by host.
     pub permits: Arc<Permits>,
     /// The way to post events.
@@ -113,6 +116,20 @@ enum Step {
 // === impl Context ===
 
 impl Context {
+    /// What `token` names, of interest to the watches and to others that name the same.
+    pub fn remember(&self, token: &VerteilToken) {
+        self.versions.add(token);
+        self.config_maps.add(token);
+        self.rivals.add(token);
+    }
+
+    /// The resource is gone, and names nothing any more.
+    pub fn withdraw(&self, key: &Key) {
+        self.versions.remove(key);
+        self.config_maps.remove(key);
+        self.rivals.remove(key);
+    }
+
     /// Whether this process leads, by the clock: asked anew each time.
     #[must_use]
     pub fn leads(&self) -> bool {
@@ -141,6 +158,9 @@ pub async fn reconcile(token: &VerteilToken, ctx: &Context) -> Result<Action, Ap
     let next = reconcile_once(token, ctx, &key).await;
     if !matches!(next, Ok(Next::InLine)) {
         ctx.permits.withdraw(&key);
+    }
+    if ctx.memory.peek(&key, |entry| entry.issued.is_none()).unwrap_or(true) {
+        ctx.rivals.end(&key);
     }
     match next? {
         Next::Look(action) => Ok(action),

@@ -13,11 +13,11 @@ use super::{LONGEST_SLEEP, Pass, sleep_until};
 use crate::api::{Verified, VerteilTokenStatus};
 use crate::cluster::{ApiError, Note, Severity, version};
 use crate::decide::{
-    Block, ClaimView, HeldFacts, Reason, Report, Standing, Stored, TOKEN_EXPIRED_GRACE, Trouble, condition,
-    next_status, unscheduled_after, wants_saving,
+    Block, ClaimView, HeldFacts, Reason, Report, SECRET_CONTESTED, Standing, Stored, TOKEN_EXPIRED_GRACE, Trouble,
+    condition, next_status, unscheduled_after, wants_saving,
 };
 use crate::memory::Issued;
-use crate::secret::FORMAT;
+use crate::secret::{FORMAT, is_adopted};
 use crate::token::{RecordSeal, Validity};
 
 /// Said when a claim is found that nobody will finish.
@@ -54,6 +54,11 @@ impl Pass<'_> {
                 None
             }
         };
+        if self.leave_former(fetched, view).await? {
+            status.former_secret_name = None;
+        }
+        let adopted = fetched.secret.as_ref().filter(|secret| is_adopted(&self.token, secret));
+        status.adopted_secret_uid = adopted.and_then(ResourceExt::uid);
         let secret = fetched.secret.as_ref().and_then(|secret| version(&secret.metadata));
         let usable = fetched.inputs.is_ok() && fetched.authority.bundle.is_ok();
         if let (Some(secret), Some(credentials), Some(generation)) =
@@ -158,6 +163,7 @@ impl Pass<'_> {
             seal: RecordSeal::written(seal),
             renewal: renewal.0,
             current: true,
+            in_place: true,
         });
         let trouble = Trouble::new(Reason::Forbidden, format!("the operator's role does not allow it: {error}"));
         let report = Report {
@@ -165,6 +171,7 @@ impl Pass<'_> {
             secret_name: self.token.secret_name(),
             held,
             standing: Standing::Troubled(trouble),
+            rivals: Vec::new(),
         };
         let next = next_status(&status, &report, self.ctx.clock.now());
         if next != status {
@@ -183,7 +190,7 @@ impl Pass<'_> {
                 self.token.status.as_ref().and_then(|s| s.claim.as_ref()).map_or("unknown", |c| c.holder.as_str())
             ),
             Reason::SecretNotOurs => {
-                format!("Secret {name} is left alone: {found}. Name another one in spec.secret.name, or delete it")
+                format!("Secret {name} is left alone: {found}")
             }
             Reason::SecretTerminating => {
                 format!("Secret {name} is being deleted; a new one is written when it is gone")
@@ -315,6 +322,10 @@ impl Pass<'_> {
 
     /// An event for a trouble that is new, and for one that is over.
     fn tell(&self, before: Option<&VerteilTokenStatus>, now: &VerteilTokenStatus) {
+        let contest = |status: &VerteilTokenStatus| condition(status, SECRET_CONTESTED).map(|c| c.message.clone());
+        if let Some(message) = contest(now).filter(|message| before.and_then(contest).as_ref() != Some(message)) {
+            self.say(Severity::Warning, SECRET_CONTESTED, "Reconcile", &message);
+        }
         let old = before.and_then(Trouble::told_by);
         let new = Trouble::told_by(now);
         match (old, new) {
@@ -338,6 +349,7 @@ impl Pass<'_> {
             secret_name: self.token.secret_name(),
             held: view.held_facts(),
             standing,
+            rivals: if view.judged.stored.is_ours() { self.ctx.rivals.of(&self.token) } else { Vec::new() },
         };
         next_status(&self.token.status.clone().unwrap_or_default(), &report, view.now)
     }

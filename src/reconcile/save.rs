@@ -7,11 +7,12 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::ObjectMeta;
 
-use super::look::{Fetched, View};
+use super::look::{Fetched, View, immutable};
 use super::{Pass, Step};
-use crate::cluster::ApiError;
+use crate::api::ADOPTED_ANNOTATION;
+use crate::cluster::{ApiError, Severity};
 use crate::decide::{CLAIM_SLACK, Reason, SAVE_RESERVE, Standing, Trouble};
-use crate::secret::{build, would_add_owner};
+use crate::secret::{Content, annotation, build, is_adopted, would_add_owner};
 
 /// Waits after refused writes of the Secret, in seconds: doubled from the first to the last.
 const FIRST_WAIT: i64 = 5;
@@ -29,9 +30,14 @@ impl Pass<'_> {
         }
         let existed = fetched.secret.is_some();
         let secret = build(&self.token, fetched.secret.as_ref(), &issued.content);
+        let names_owner = fetched.secret.as_ref().is_some_and(|existing| would_add_owner(existing, &secret));
+        if names_owner && !self.may_name_owner().await? {
+            return Ok(Step::LookAgain);
+        }
         match self.ctx.cluster.write_secret(&secret, false).await {
             Ok(meta) => {
                 self.ctx.metrics.secret_written(if existed { "update" } else { "create" });
+                self.tell_of_adoption(fetched, None);
                 self.wrote(fetched, secret, meta);
                 self.count_if_superseding(view, &issued);
                 self.ctx.memory.with(&self.key, |entry| entry.saved = true);
@@ -48,21 +54,19 @@ impl Pass<'_> {
     /// Writes the stored record anew: keys, labels, annotations and owner as they should be. It costs no token.
     pub(super) async fn repair(&mut self, fetched: &mut Fetched, view: &View) -> Result<Step, ApiError> {
         let Some(content) = &view.judged.content else { return Ok(Step::LookAgain) };
+        if let Some(trouble) = immutable(fetched.secret.as_ref()) {
+            return Ok(Step::Blocked { trouble, until: None });
+        }
         let secret = build(&self.token, fetched.secret.as_ref(), content);
-        // An owner that is being deleted would take the token with it: look before it is named again.
         let names_owner = fetched.secret.as_ref().is_none_or(|existing| would_add_owner(existing, &secret));
-        if names_owner {
-            if !self.reload().await? {
-                return Ok(Step::Rest);
-            }
-            if self.token.metadata.deletion_timestamp.is_some() {
-                return Ok(Step::Rest);
-            }
+        if names_owner && !self.may_name_owner().await? {
+            return Ok(Step::Rest);
         }
         match self.ctx.cluster.write_secret(&secret, false).await {
             Ok(meta) => {
                 self.ctx.metrics.secret_written("repair");
                 tracing::info!("repaired the Secret from its own record");
+                self.tell_of_adoption(fetched, Some(content));
                 self.wrote(fetched, secret, meta);
                 Ok(Step::Decide)
             }
@@ -70,30 +74,42 @@ impl Pass<'_> {
         }
     }
 
+    /// An event for a Secret that was just taken over, with its token or without.
+    fn tell_of_adoption(&self, before: &Fetched, imported: Option<&Content>) {
+        let Some(secret) = before.secret.as_ref().filter(|secret| is_adopted(&self.token, secret)) else { return };
+        if annotation(secret, ADOPTED_ANNOTATION).is_some() {
+            return;
+        }
+        let name = self.token.secret_name();
+        let note = match imported {
+            Some(content) => {
+                let end = content.record.validity().expires_at;
+                format!("took over Secret {name} with its token, valid until {end}: no token is requested")
+            }
+            None => format!("took over Secret {name}"),
+        };
+        self.say(Severity::Normal, "SecretAdopted", "AdoptSecret", &note);
+    }
+
     fn wrote(&self, fetched: &mut Fetched, secret: Secret, meta: ObjectMeta) {
         self.ctx.versions.note(&self.key.beside(self.token.secret_name()), Some(&meta));
         self.ctx.memory.with(&self.key, |entry| entry.refused_writes = None);
         fetched.secret = Some(Secret { metadata: meta, ..secret });
-        fetched.former = None;
     }
 
     /// A write of the Secret, or its dry run, did not succeed.
     pub(super) fn refused_write(&self, error: ApiError, fetched: &Fetched, view: &View) -> Result<Step, ApiError> {
-        let immutable = fetched.secret.as_ref().is_some_and(|secret| secret.immutable == Some(true));
+        let immutable = immutable(fetched.secret.as_ref());
         let name = self.token.secret_name();
         let trouble = match error {
             ApiError::Conflict { .. } | ApiError::NotFound { .. } => return Ok(Step::LookAgain),
             ApiError::Terminating { .. } => return Ok(Step::Rest),
             ApiError::Unavailable { .. } => return Err(error),
-            ApiError::Refused { .. } if immutable => Trouble::new(
-                Reason::SecretImmutable,
-                format!("Secret {name} is immutable: delete it, or name another one in spec.secret.name"),
-            ),
             ApiError::Forbidden { call, message } => {
                 Trouble::new(Reason::Forbidden, format!("{call} {name}: {message}"))
             }
             ApiError::Refused { call, message } => {
-                Trouble::new(Reason::WriteRefused, format!("{call} {name}: {message}"))
+                immutable.unwrap_or_else(|| Trouble::new(Reason::WriteRefused, format!("{call} {name}: {message}")))
             }
         };
         let until = self.ctx.memory.with(&self.key, |entry| {

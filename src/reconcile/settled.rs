@@ -7,7 +7,7 @@ use super::Context;
 use super::authority::is_unchanged;
 use crate::api::{RENEW_ANNOTATION, VerteilToken};
 use crate::cluster::Seen;
-use crate::decide::{condition, rollout_is_settled};
+use crate::decide::{SECRET_CONTESTED, condition, contest, rollout_is_settled};
 use crate::memory::Key;
 use crate::secret::FORMAT;
 use crate::token::{RecordSeal, Validity, renewal_point};
@@ -33,8 +33,12 @@ pub fn settled_until(token: &VerteilToken, ctx: &Context) -> Option<Timestamp> {
         && condition(status, "Ready").is_some_and(|c| c.status == "True")
         && condition(status, "RenewalFailing").is_some_and(|c| c.status == "False")
         && rollout_is_settled(&token.spec.rollout_restart, ctx.rollout_restart, status);
+    let contested = condition(status, SECRET_CONTESTED).map(|c| c.message.clone());
+    let in_place = status.former_secret_name.is_none()
+        && status.secret_name.as_deref() == Some(token.secret_name())
+        && contested == contest(token.secret_name(), &ctx.rivals.of(token));
     let in_memory = ctx.memory.peek(&key, |entry| entry.issued.is_some()).unwrap_or_default();
-    if !unchanged || !served || !calm || in_memory {
+    if !unchanged || !in_place || !served || !calm || in_memory {
         return None;
     }
     let validity = Validity { issued_at: status.issued_at.as_ref()?.0, expires_at: status.expires_at.as_ref()?.0 };

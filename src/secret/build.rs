@@ -9,10 +9,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 
 use super::judge::rfc3339;
-use super::render_templates;
+use super::prune::prune;
+use super::{is_adopted, render_templates};
 use crate::api::{
-    DeletionPolicy, EXPIRES_AT_ANNOTATION, INPUT_SEAL_ANNOTATION, ISSUED_AT_ANNOTATION, MANAGED_BY_LABEL, MANAGER,
-    RECORD_SEAL_ANNOTATION, RENEW_ANNOTATION, RENEWED_ANNOTATION, TOKEN_LABEL, VerteilToken,
+    ADOPTED_ANNOTATION, DeletionPolicy, EXPIRES_AT_ANNOTATION, INPUT_SEAL_ANNOTATION, ISSUED_AT_ANNOTATION,
+    MANAGED_BY_LABEL, MANAGER, RECORD_SEAL_ANNOTATION, RENEW_ANNOTATION, RENEWED_ANNOTATION, SUPERSEDED_BY_ANNOTATION,
+    TOKEN_LABEL, VerteilToken,
 };
 use crate::token::{Record, RecordError, RecordSeal};
 
@@ -90,36 +92,55 @@ fn frame(resource: &VerteilToken, existing: Option<&Secret>) -> Secret {
         },
         ..Default::default()
     });
+    prune(resource, &mut secret);
     let extra = &resource.spec.secret;
     let labels: &mut BTreeMap<String, String> = secret.labels_mut();
     labels.extend(extra.labels.clone());
     labels.insert(MANAGED_BY_LABEL.into(), MANAGER.into());
     labels.insert(TOKEN_LABEL.into(), resource.name_any());
     secret.annotations_mut().extend(extra.annotations.clone());
-    own(resource, &mut secret);
+    secret.annotations_mut().remove(SUPERSEDED_BY_ANNOTATION);
+    let adopted = existing.is_some_and(|existing| is_adopted(resource, existing));
+    if adopted {
+        secret.annotations_mut().insert(ADOPTED_ANNOTATION.into(), resource.name_any());
+    }
+    match resource.spec.secret.deletion_policy {
+        DeletionPolicy::Delete if !adopted => name_owner(resource, &mut secret),
+        DeletionPolicy::Delete | DeletionPolicy::Retain => disown(resource, &mut secret),
+    }
     secret
 }
 
-/// Sets or takes away the owner reference, by `spec.secret.deletionPolicy`. It does not block the owner's deletion.
-fn own(resource: &VerteilToken, secret: &mut Secret) {
+/// Sets the owner reference: the Secret goes with the resource. It does not block the owner's deletion.
+pub(super) fn name_owner(resource: &VerteilToken, secret: &mut Secret) {
     let Some(uid) = resource.metadata.uid.clone() else { return };
-    let (kind, name) = (VerteilToken::kind(&()).into_owned(), resource.name_any());
-    let mut owners = secret.metadata.owner_references.take().unwrap_or_default();
-    owners.retain(|owner| !(owner.kind == kind && owner.name == name && owner.uid != uid));
-    match resource.spec.secret.deletion_policy {
-        DeletionPolicy::Delete => {
-            if !owners.iter().any(|owner| owner.uid == uid) {
-                owners.push(OwnerReference {
-                    api_version: VerteilToken::api_version(&()).into_owned(),
-                    kind,
-                    name,
-                    uid,
-                    controller: Some(true),
-                    block_owner_deletion: None,
-                });
-            }
-        }
-        DeletionPolicy::Retain => owners.retain(|owner| owner.uid != uid),
+    forget_predecessor(resource, secret);
+    if secret.owner_references().iter().any(|owner| owner.uid == uid) {
+        return;
     }
-    secret.metadata.owner_references = (!owners.is_empty()).then_some(owners);
+    secret.owner_references_mut().push(OwnerReference {
+        api_version: VerteilToken::api_version(&()).into_owned(),
+        kind: VerteilToken::kind(&()).into_owned(),
+        name: resource.name_any(),
+        uid,
+        controller: Some(true),
+        block_owner_deletion: None,
+    });
+}
+
+/// Takes the owner reference away: the Secret stays when the resource goes.
+fn disown(resource: &VerteilToken, secret: &mut Secret) {
+    forget_predecessor(resource, secret);
+    secret.owner_references_mut().retain(|owner| Some(&owner.uid) != resource.metadata.uid.as_ref());
+    if secret.owner_references().is_empty() {
+        secret.metadata.owner_references = None;
+    }
+}
+
+/// Takes away the reference to an earlier resource of this name.
+fn forget_predecessor(resource: &VerteilToken, secret: &mut Secret) {
+    let (kind, name) = (VerteilToken::kind(&()), resource.name_any());
+    secret
+        .owner_references_mut()
+        .retain(|o| Some(&o.uid) == resource.metadata.uid.as_ref() || !(o.kind == kind && o.name == name));
 }

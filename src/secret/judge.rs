@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 
-use super::{Content, Ownership, annotation, build, key, ownership};
+use super::ownership::is_handed_over;
+use super::{Content, Neighbours, Ownership, annotation, build, key, ownership};
 use crate::api::{
     INPUT_SEAL_ANNOTATION, MANAGER, RECORD_SEAL_ANNOTATION, RENEWED_ANNOTATION, VerteilToken, VerteilTokenStatus,
 };
@@ -25,21 +26,35 @@ pub struct Judged {
 }
 
 /// Judges what was read. `inputs`: those wanted now, if they could be read. `verified`: generation and credentials are those
-/// for which the status found everything as wanted.
+/// for which the status found everything as wanted. `neighbours`: who else names this Secret.
 #[must_use]
-pub fn judge(resource: &VerteilToken, secret: Option<&Secret>, inputs: Option<&Inputs>, verified: bool) -> Judged {
+pub fn judge(
+    resource: &VerteilToken,
+    secret: Option<&Secret>,
+    inputs: Option<&Inputs>,
+    verified: bool,
+    neighbours: &Neighbours,
+) -> Judged {
     let status = resource.status.clone().unwrap_or_default();
     let Some(secret) = secret else {
+        if let Some(first) = neighbours.first() {
+            return without_content(Stored::Foreign, Some(first));
+        }
         let lost = status.verified.is_some() || status.record_seal.is_some();
         return without_content(Stored::Absent { lost }, None);
     };
     if secret.metadata.deletion_timestamp.is_some() {
         return without_content(Stored::Terminating, Some("the Secret is being deleted".into()));
     }
-    let record = read_record(secret, &status);
+    let handed_over = is_handed_over(resource, secret);
+    let record = if handed_over { read_import(secret) } else { read_record(secret, &status) };
     let sealed = record.as_ref().is_ok_and(|(_, annotated)| *annotated);
-    if let Ownership::Foreign(who) = ownership(resource, secret, sealed) {
+    if let Ownership::Foreign(who) = ownership(resource, secret, sealed, neighbours) {
         return without_content(Stored::Foreign, Some(who));
+    }
+    if handed_over && matches!(record, Err(RecordError::Missing)) {
+        // Nothing to import: the first token is written beside its user's keys.
+        return without_content(Stored::Absent { lost: false }, None);
     }
     let record = match record {
         Ok((record, _)) => record,
@@ -92,6 +107,12 @@ fn read_record(secret: &Secret, status: &VerteilTokenStatus) -> Result<(Record, 
         (_, Some(Verdict::Holds)) | (None, Some(Verdict::Unknown) | None) => Ok((record, false)),
         (Some(Verdict::Broken), _) | (None, Some(Verdict::Broken)) => Err(RecordError::Altered),
     }
+}
+
+/// The record of a Secret that its user hands over, as the file-based original wrote it. Nothing vouches for it but that.
+fn read_import(secret: &Secret) -> Result<(Record, bool), RecordError> {
+    let json = key(secret, Record::json_key()).ok_or(RecordError::Missing)?;
+    Record::import(json).map(|record| (record, false))
 }
 
 /// The annotated seal if a newer version made it, else this version's.

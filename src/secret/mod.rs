@@ -3,11 +3,14 @@
 mod build;
 mod judge;
 mod ownership;
+mod prune;
+mod supersede;
 mod template;
 
 pub use build::{Content, FORMAT, build, placeholder, would_add_owner};
 pub use judge::{Judged, judge};
-pub use ownership::{Ownership, ownership};
+pub use ownership::{Labelled, Neighbours, Ownership, is_adopted, ownership};
+pub use supersede::supersede;
 pub use template::{Rendered, TemplateError, check_templates, render_templates, template_keys};
 
 use k8s_openapi::api::core::v1::Secret;

@@ -4,40 +4,123 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 
-use crate::api::{TOKEN_LABEL, VerteilToken};
+use super::annotation;
+use crate::api::{ADOPT_ANNOTATION, ADOPTED_ANNOTATION, TOKEN_LABEL, VerteilToken};
 
 /// Whose a Secret is, as seen by one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ownership {
     /// This resource's.
     Ours,
-    /// Somebody else's: who, in words for a condition.
+    /// Somebody else's: who, and what to do, in words for a condition.
     Foreign(String),
+}
+
+/// The other resources of the namespace, as far as they concern one Secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Neighbours {
+    /// The resource that the Secret's label names, if that is not this one.
+    pub labelled: Labelled,
+    /// The oldest of the others that name this Secret, if it is older than this resource.
+    pub older: Option<String>,
+    /// Another one that is at work on a first token for this Secret.
+    pub writing: Option<String>,
+}
+
+/// What became of the resource that a Secret's label names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Labelled {
+    /// There is none of that name.
+    #[default]
+    Gone,
+    /// It exists, and names another Secret.
+    Elsewhere,
+    /// It exists, and names this Secret.
+    Rival,
+}
+
+// === impl Neighbours ===
+
+impl Neighbours {
+    /// Who goes before this resource where the Secret itself does not tell.
+    #[must_use]
+    pub fn first(&self) -> Option<String> {
+        let other = self.writing.as_ref().or(self.older.as_ref())?;
+        Some(format!("the VerteilToken {other} names it as well and comes first: name another one in spec.secret.name"))
+    }
 }
 
 /// Whose `secret` is. `sealed`: its record's seal, as annotated, holds.
 ///
 /// Ours is a Secret with an owner reference to this resource's UID, or whose UID the status records as ours, or one with this
-/// resource's name in its label and a seal that holds; unless something else controls it.
+/// resource's name in its label and a seal that holds, or one whose user hands it over by annotation; unless something else
+/// controls it, or another resource names it too and goes first: the one in the label while it exists, else the older.
 #[must_use]
-pub fn ownership(resource: &VerteilToken, secret: &Secret, sealed: bool) -> Ownership {
+pub fn ownership(resource: &VerteilToken, secret: &Secret, sealed: bool, neighbours: &Neighbours) -> Ownership {
     let name = resource.name_any();
     let uid = resource.metadata.uid.as_deref().unwrap_or_default();
     let owners = secret.owner_references();
     if let Some(other) = owners.iter().find(|o| o.controller == Some(true) && o.uid != uid && !is_predecessor(o, &name))
     {
-        return Ownership::Foreign(format!("it is controlled by {} {}", other.kind, other.name));
+        let (kind, other) = (&other.kind, &other.name);
+        return foreign(format!("it is controlled by {kind} {other}: name another one in spec.secret.name"));
     }
     if owners.iter().any(|owner| owner.uid == uid) {
         return Ownership::Ours;
     }
+    let recorded = is_recorded(resource, secret);
+    let consents = annotation(secret, ADOPT_ANNOTATION) == Some(name.as_str());
+    let hand_over = format!("annotate it with {ADOPT_ANNOTATION}={name} to hand it over");
     match secret.labels().get(TOKEN_LABEL) {
-        Some(label) if *label != name => Ownership::Foreign(format!("it belongs to the VerteilToken {label}")),
-        Some(_) if sealed => Ownership::Ours,
-        Some(_) | None if is_recorded(resource, secret) => Ownership::Ours,
-        Some(_) => Ownership::Foreign("it carries this resource's label, but no record whose seal holds".into()),
-        None => Ownership::Foreign("it exists already and was not made for this resource".into()),
+        Some(label) if *label == name && (recorded || sealed || consents) => Ownership::Ours,
+        Some(label) if *label == name => foreign(format!(
+            "it carries this resource's label, but no record whose seal holds: {hand_over}, or delete it"
+        )),
+        Some(label) => {
+            let theirs =
+                || foreign(format!("it belongs to the VerteilToken {label}: name another one in spec.secret.name"));
+            match neighbours.labelled {
+                Labelled::Elsewhere | Labelled::Gone if recorded => Ownership::Ours,
+                Labelled::Rival | Labelled::Elsewhere => theirs(),
+                // Left behind with its token: who names it now takes it up.
+                Labelled::Gone if sealed || consents => ours_if_first(neighbours),
+                Labelled::Gone => foreign(format!("it was made for a VerteilToken {label}: {hand_over}, or delete it")),
+            }
+        }
+        None if recorded => Ownership::Ours,
+        None if consents => ours_if_first(neighbours),
+        None => foreign(match annotation(secret, ADOPT_ANNOTATION) {
+            Some(other) => format!("its annotation {ADOPT_ANNOTATION} hands it over to {other}: write {name} there"),
+            None => format!(
+                "it exists already and was not made for this resource: {hand_over}, name another one in spec.secret.name, or delete it"
+            ),
+        }),
     }
+}
+
+/// Whether `secret` is its user's, who has handed it over: its other keys are not ours, nor its life.
+#[must_use]
+pub fn is_adopted(resource: &VerteilToken, secret: &Secret) -> bool {
+    let name = resource.name_any();
+    let says = |key: &str| annotation(secret, key) == Some(name.as_str());
+    let known = resource.status.as_ref().and_then(|status| status.adopted_secret_uid.as_ref());
+    says(ADOPT_ANNOTATION) || says(ADOPTED_ANNOTATION) || (known.is_some() && known == secret.metadata.uid.as_ref())
+}
+
+/// Whether `secret` has just been handed over: nothing in it is of this operator's making yet.
+pub(super) fn is_handed_over(resource: &VerteilToken, secret: &Secret) -> bool {
+    is_adopted(resource, secret)
+        && annotation(secret, ADOPTED_ANNOTATION).is_none()
+        && annotation(secret, crate::api::RECORD_SEAL_ANNOTATION).is_none()
+        && !is_recorded(resource, secret)
+}
+
+fn ours_if_first(neighbours: &Neighbours) -> Ownership {
+    neighbours.first().map_or(Ownership::Ours, Ownership::Foreign)
+}
+
+fn foreign(who: String) -> Ownership {
+    Ownership::Foreign(who)
 }
 
 /// An owner reference to an earlier resource of the same name, which was deleted and made again.

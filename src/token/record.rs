@@ -122,6 +122,24 @@ impl Record {
         Self::assemble(access_token, token_type, expires_in, token_expiry, saved_at)
     }
 
+    /// Reads the JSON form as the file-based original wrote it, which kept the issuer's answer as it came: `token_type` may be
+    /// missing, `expires_in` may be missing or text. What is missing follows from the rest.
+    pub fn import(json: &[u8]) -> Result<Self, RecordError> {
+        let form = RecordError::Malformed("an object with access_token, token_data, token_expiry and saved_at");
+        let mut read: serde_json::Value = serde_json::from_slice(json).map_err(|_| form)?;
+        let time = |field: &str| read.get(field).and_then(whole);
+        let lasts = time("token_expiry").zip(time("saved_at")).and_then(|(end, start)| end.checked_sub(start));
+        let Some(data) = read.get_mut("token_data").and_then(serde_json::Value::as_object_mut) else {
+            return Err(form);
+        };
+        data.entry("token_type").or_insert_with(|| "Bearer".into());
+        let told = data.get("expires_in");
+        let told = told.and_then(|value| whole(value).or_else(|| value.as_str()?.trim().parse().ok()));
+        let lifetime = told.filter(|seconds| *seconds > 0).or(lasts).ok_or(RecordError::Malformed("saved_at"))?;
+        data.insert("expires_in".into(), lifetime.into());
+        Self::parse(&serde_json::to_vec(&read).unwrap_or_default())
+    }
+
     /// The JSON form. Whoever holds it holds the token.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
@@ -160,6 +178,12 @@ impl Record {
             self.saved_at,
         )
         .unwrap_or_else(|_| self.clone())
+    }
+
+    /// Whether `name` is one of the [keys](Self::keys).
+    #[must_use]
+    pub fn is_key(name: &str) -> bool {
+        ["access_token", "token_type", "expires_in", "token_expiry", "saved_at", RECORD_KEY].contains(&name)
     }
 
     /// Name of the key that holds the JSON form.
@@ -265,6 +289,29 @@ mod tests {
     }
 
     #[test]
+    fn imports_what_the_original_kept_of_an_answer() {
+        let import = |data: serde_json::Value| {
+            let json = json!({
+                "access_token": "t", "token_data": data, "token_expiry": 1_800_003_600.5, "saved_at": 1_800_000_000.25,
+            });
+            Record::import(&serde_json::to_vec(&json).unwrap()).map(|r| (r.token_type().to_owned(), r.expires_in()))
+        };
+        let bearer = |seconds| Ok(("Bearer".to_owned(), seconds));
+        assert_eq!(import(json!({"access_token": "t"})), bearer(3600));
+        assert_eq!(import(json!({"access_token": "t", "expires_in": "3599"})), bearer(3599));
+        assert_eq!(import(json!({"access_token": "t", "expires_in": 43_199, "scope": "api"})), bearer(43_199));
+        assert_eq!(import(json!({"access_token": "t", "expires_in": null, "token_type": "Bearer"})), bearer(3600));
+        assert_eq!(import(json!({"access_token": "other"})).err(), Some(RecordError::TokensDiffer));
+        assert!(import(json!(null)).is_err() && import(json!({})).is_err());
+        assert!(Record::import(b"{}").is_err() && Record::import(b"no JSON").is_err());
+    }
+
+    #[test]
+    fn every_key_is_known_as_one() {
+        assert!(record().keys().iter().all(|(name, _)| Record::is_key(name)) && !Record::is_key("other"));
+    }
+
+    #[test]
     fn refuses_each_field_missing_or_of_a_wrong_type() {
         let good: serde_json::Value = serde_json::from_slice(&record().to_json()).unwrap();
         for pointer in [
@@ -302,6 +349,7 @@ mod tests {
         #[test]
         fn parsing_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(Record::parse(&bytes).map_or(true, |r| !r.access_token().expose().is_empty()));
+            prop_assert!(Record::import(&bytes).map_or(true, |r| Record::parse(&r.to_json()).is_ok()));
         }
 
         #[test]

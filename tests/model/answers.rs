@@ -62,7 +62,7 @@ impl Run<'_> {
         let kept = self.given.clone().filter(|(_, end)| self.kind.repeats && elapsed <= *end);
         let repeated = kept.is_some();
         let end = elapsed + Duration::from_secs(self.kind.lifetime);
-        let (token, end) = kept.unwrap_or_else(|| (format!("token-{}", self.ledger.posts.len()), end));
+        let (token, end) = kept.unwrap_or_else(|| (format!("token-{}", self.ledger.now()), end));
         let lives = end.checked_sub(elapsed).unwrap().as_secs();
         self.given = Some((token.clone(), end));
         let asked = self.ledger.posts.last().unwrap().asked;

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use verteil_token_operator::api::VerteilToken;
 use verteil_token_operator::clock::Clock;
-use verteil_token_operator::cluster::{ApiError, Cluster, Events, Versions};
+use verteil_token_operator::cluster::{ApiError, Cluster, Events, Rivals, Versions};
 use verteil_token_operator::issuer::{AllowedHosts, Issuer, Permits};
 use verteil_token_operator::lease::Leadership;
 use verteil_token_operator::memory::Memory;
@@ -85,6 +85,7 @@ impl Operator {
             memory: Arc::new(Memory::default()),
             versions: Arc::new(Versions::new(0)),
             config_maps: Arc::new(Versions::of_config_maps(0)),
+            rivals: Rivals::new(bell.clone()),
             permits: Permits::new(4, bell),
             events,
             metrics: Arc::new(Metrics::new()),

@@ -145,7 +145,7 @@ impl<'a> Run<'a> {
         operator.cached = self.server.history.len() - 1;
         operator.told = self.server.secret_events.len();
         let versions = &operator.ctx.versions;
-        self.server.token().into_iter().for_each(|token| versions.add(token));
+        self.server.token().into_iter().for_each(|token| operator.ctx.remember(token));
         self.server.secrets.values().for_each(|secret| drop(versions.applied(&secret.metadata)));
         let listed = self.server.secrets.keys().map(|name| Key { namespace: NAMESPACE.into(), name: name.clone() });
         versions.relisted(None, &listed.collect(), true);
@@ -235,11 +235,11 @@ impl<'a> Run<'a> {
         let operator = &mut self.operators[op];
         for token in &self.server.history[operator.cached..=cached] {
             match token {
-                Some(token) => operator.ctx.versions.add(token),
+                Some(token) => operator.ctx.remember(token),
                 None => {
                     let key = Key { namespace: NAMESPACE.into(), name: NAME.into() };
                     operator.ctx.memory.forget(&key, self.clock.now());
-                    operator.ctx.versions.remove(&key);
+                    operator.ctx.withdraw(&key);
                 }
             }
         }
