@@ -9,12 +9,14 @@
 )]
 
 mod admission;
+mod adoption;
 mod alerts;
 mod bad_objects;
 mod brake;
 mod crashes;
 mod crd;
 mod debug;
+mod deletion;
 mod events;
 mod failover;
 mod faults;
@@ -28,9 +30,12 @@ mod overlap;
 mod prometheus;
 mod readme;
 mod record;
+mod rename;
 mod renew;
 mod restart;
+mod rivals;
 mod rollout;
+mod source_of_truth;
 mod template;
 mod transport;
 mod trust;

@@ -147,16 +147,3 @@ async fn a_resource_made_again_takes_up_the_secret_that_it_left_behind() {
     assert_eq!(world.ready("kept").await.expires_at, before.expires_at);
     world.stays_at(2).await;
 }
-
-#[tokio::test]
-async fn a_renamed_secret_is_written_from_the_record() {
-    let world = World::new().await;
-    let _operator = world.operator(OPERATOR, &[]).await;
-    world.create_token("flight", json!({})).await;
-    world.ready("flight").await;
-    let token = world.secret_key("flight", "access_token").await;
-    world.change("flight", json!({"spec": {"secret": {"name": "renamed"}}})).await;
-    world.stores("renamed", &token).await;
-    assert_eq!(world.ready("flight").await.secret_name.as_deref(), Some("renamed"));
-    world.stays_at(1).await;
-}
