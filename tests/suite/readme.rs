@@ -16,10 +16,14 @@ const LIFETIME: i64 = 43199;
 const TOKENS: usize = 20_000;
 const APPLY: [&str; 6] = ["apply", "--dry-run=server", "--validate=strict", "-o=json", "-f", "-"];
 
-/// The first block of YAML under a heading.
+/// The first block of this language under a heading.
+pub fn block_under(heading: &str, language: &str) -> &'static str {
+    let section = README.split_once(&format!("\n{heading}\n")).expect("the heading").1;
+    section.split_once(&format!("```{language}\n")).and_then(|(_, rest)| rest.split_once("```")).expect("a block").0
+}
+
 fn yaml_under(heading: &str) -> &'static str {
-    let section = README.split_once(&format!("\n## {heading}\n")).expect("the heading").1;
-    section.split_once("```yaml\n").and_then(|(_, rest)| rest.split_once("```")).expect("a block of YAML").0
+    block_under(&format!("## {heading}"), "yaml")
 }
 
 #[test]
