@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
+use kube::api::ListParams;
 use serde_json::json;
 use testbed::proxy::{Call, Fault, Kind};
 use testbed::world::PATIENCE;
@@ -135,7 +136,7 @@ async fn while_a_quota_refuses_the_new_name_the_resource_is_not_ready_and_asks_f
     let _operator = world.operator(OPERATOR, &[]).await;
     world.create_token("flight", json!({})).await;
     world.ready("flight").await;
-    let used = world.secrets().list(&Default::default()).await.unwrap().items.len();
+    let used = world.secrets().list(&ListParams::default()).await.unwrap().items.len();
     let quota = json!({
         "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"},
         "spec": {"hard": {"count/secrets": used.to_string()}},

@@ -74,6 +74,24 @@ async fn of_twenty_new_ones_at_once_the_oldest_gets_the_secret_for_one_request()
 }
 
 #[tokio::test]
+async fn an_older_one_that_comes_in_mid_issuance_lets_the_younger_finish() {
+    let world = World::new().await;
+    let _operator = world.operator(OPERATOR, &[]).await;
+    world.create_token("old", json!({})).await;
+    world.ready("old").await;
+    world.issuer.hold();
+    world.create_token("young", shared("Delete")).await;
+    world.issuer.wait_until_held(1, PATIENCE).await;
+    world.change("old", json!({"spec": {"secret": {"name": "shared"}}})).await;
+    let waits = world.condition("old", "Stalled", "True", "SecretNotOurs").await;
+    assert!(message(&waits, "Stalled").contains("the VerteilToken young names it as well"), "{waits:?}");
+    world.issuer.release();
+    world.ready("young").await;
+    assert_eq!(label(&world).await, "young");
+    world.stays_at(2).await;
+}
+
+#[tokio::test]
 async fn what_the_deleted_one_left_behind_is_taken_up_by_the_one_that_waited() {
     let world = World::new().await;
     let _operator = world.operator(OPERATOR, &[]).await;
