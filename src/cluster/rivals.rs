@@ -87,6 +87,13 @@ impl Rivals {
         Neighbours { labelled, first: first.filter(|name| **name != key.name).cloned() }
     }
 
+    /// The resources of `namespace`, or all.
+    #[must_use]
+    pub fn known(&self, namespace: Option<&str>) -> Vec<Key> {
+        let inner = self.lock();
+        inner.names.keys().filter(|key| namespace.is_none_or(|n| n == key.namespace)).cloned().collect()
+    }
+
     /// The other resources that name the same Secret as `token`.
     #[must_use]
     pub fn of(&self, token: &VerteilToken) -> Vec<String> {
