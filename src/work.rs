@@ -115,6 +115,8 @@ pub(crate) async fn work(
 fn forget(context: &Context, key: &Key) {
     context.memory.forget(key, context.clock.now());
     context.permits.withdraw(key);
+    context.limits.forget(key);
+    context.reach.forget(key);
 }
 
 /// Says once what was found at start.
