@@ -213,10 +213,15 @@ pub(super) struct Conditions<'a> {
 }
 
 impl Conditions<'_> {
-    /// Renewal fails for this reason.
+    /// Renewal fails for this reason, or will when it is due.
     fn set_failing(&mut self, trouble: &Trouble, held: &HeldFacts) {
         let failing = condition(self.old, "RenewalFailing").filter(|c| c.status == "True");
-        let since = failing.map_or(whole_seconds(self.now), |c| c.last_transition_time.0);
+        let told = failing.map_or(whole_seconds(self.now), |c| c.last_transition_time.0);
+        let tried = trouble.reason.is_waited_out();
+        if !tried && self.now < held.renewal {
+            return self.set("RenewalFailing", true, trouble.reason.as_str(), &trouble.message);
+        }
+        let since = if tried { told } else { told.max(held.renewal) };
         let end = held.validity.expires_at;
         let outlook = match (held.current, held.validity.holds_at(self.now)) {
             (true, true) => format!("the stored token holds until {end}"),
