@@ -127,6 +127,8 @@ fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) {
 fn forget(context: &Context, key: &Key) {
     context.memory.forget(key, context.clock.now());
     context.permits.withdraw(key);
+    context.limits.forget(key);
+    context.reach.forget(key);
 }
 
 /// Says once what was found at start.
