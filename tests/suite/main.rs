@@ -24,6 +24,7 @@ mod events;
 mod failover;
 mod failures;
 mod faults;
+mod helm_wait;
 mod inputs;
 mod kubectl;
 mod leadership;
