@@ -4,7 +4,7 @@
 //! True, and done otherwise.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use testbed::control_plane::Output;
@@ -39,7 +39,7 @@ fn write(chart: &std::path::Path, token: &Value) {
 
 /// `helm upgrade --install`, and how long it took.
 async fn install(world: &World, chart: &std::path::Path, timeout: &str) -> (Output, Duration) {
-    let began = Instant::now();
+    let began = tokio::time::Instant::now();
     let output = world.helm(&["upgrade", "--install", "app", chart.to_str().unwrap(), "--wait", timeout]).await;
     (output, began.elapsed())
 }
