@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
 use crate::api::{Attempted, IssueReason, Workload};
@@ -31,6 +31,7 @@ pub struct Memory {
 
 /// What is remembered of one resource.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Entry {
     /// A token that was issued and whose status is not written yet.
     pub issued: Option<Arc<Issued>>,
@@ -40,6 +41,10 @@ pub struct Entry {
     pub attempted: Option<Attempt>,
     /// End of the wait after a failed attempt, in case the status could not be written.
     pub not_before: Option<Duration>,
+    /// Somebody else has reached the host since the last attempt, which could not.
+    pub reachable: bool,
+    /// How far the issuer's clock is ahead, as measured and not yet told.
+    pub clock_offset: Option<SignedDuration>,
     /// A failed attempt that the status does not tell yet.
     pub untold: Option<Failed>,
     /// When the last request went out, by the clock that nobody can set.

@@ -16,7 +16,7 @@ use crate::args::RunArgs;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Events, Rivals, Versions};
 use crate::drain::save_unsaved;
-use crate::issuer::{AllowedHosts, Issuer, Permits};
+use crate::issuer::{AllowedHosts, Issuer, Limits, Permits, Reach};
 use crate::lease::{Election, Leadership, LeaseName, RELEASE_PATIENCE};
 use crate::logs::LogFilter;
 use crate::memory::Memory;
@@ -105,6 +105,8 @@ pub async fn run(
         versions: Arc::new(Versions::new(args.scopes().len())),
         config_maps: Arc::new(Versions::of_config_maps(args.scopes().len())),
         rivals: Rivals::new(bell.clone()),
+        limits: Limits::new(bell.clone()),
+        reach: Reach::new(bell.clone()),
         permits: Permits::new(usize::from(args.issuer_concurrency), bell),
         events,
         metrics: Arc::clone(&metrics),

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::VerteilToken;
 use crate::args::RunArgs;
 use crate::clock::Clock;
-use crate::cluster::{Listed, Tokens, bells, tokens};
+use crate::cluster::{Change, Listed, Tokens, bells, tokens};
 use crate::memory::Key;
 use crate::pass::{error_policy, pass};
 use crate::reconcile::{Context, settled_until};
@@ -41,13 +41,9 @@ pub(crate) async fn work(
     let mut watches = Vec::new();
     for scope in args.scopes() {
         let metrics = || Arc::clone(&context.metrics);
-        let (remembering, forgetting) = (Arc::clone(context), Arc::clone(context));
-        let told = move |token: &VerteilToken| remembering.remember(token);
-        let gone = move |key: &Key| {
-            forgetting.withdraw(key);
-            forget(&forgetting, key);
-        };
-        let (store, stream, listed) = tokens(client.clone(), scope.as_deref(), metrics(), told, gone);
+        let (told, of) = (Arc::clone(context), scope.clone());
+        let told = move |change: Change<'_>| heed(&told, of.as_deref(), change);
+        let (store, stream, listed) = tokens(client.clone(), scope.as_deref(), metrics(), told);
         let (bell, rings) = mpsc::unbounded_channel::<Key>();
         let (secrets, config_maps) = (Arc::clone(&context.versions), Arc::clone(&context.config_maps));
         let secrets = bells::<Secret>(client.clone(), scope.clone(), secrets, metrics(), listed.clone());
@@ -111,10 +107,28 @@ pub(crate) async fn work(
     }
 }
 
+/// What the watch of `scope` tells, for whoever has to know before the queue does.
+fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) {
+    let gone = |key: &Key| {
+        context.withdraw(key);
+        forget(context, key);
+    };
+    match change {
+        Change::Exists(token) => context.remember(token),
+        Change::Gone(key) => gone(key),
+        Change::Listed(listed) => {
+            let known = context.rivals.known(scope);
+            known.iter().filter(|key| !listed.contains(key)).for_each(gone);
+        }
+    }
+}
+
 /// The resource is gone: nothing is remembered of it but a token that was not saved.
 fn forget(context: &Context, key: &Key) {
     context.memory.forget(key, context.clock.now());
     context.permits.withdraw(key);
+    context.limits.forget(key);
+    context.reach.forget(key);
 }
 
 /// Says once what was found at start.

@@ -12,7 +12,8 @@ pub struct VerteilTokenStatus {
     /// The generation of the spec that this status speaks of; -1 until an operator has looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled (kstatus), RenewalFailing, and WorkloadsRestarted if the spec lists workloads.
+    /// Ready, Reconciling, Stalled (kstatus), RenewalFailing, WorkloadsRestarted if the spec lists workloads, and ClockSkew
+    /// while the issuer's clock is far from the operator's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -52,7 +53,7 @@ pub struct VerteilTokenStatus {
     /// When the last request that brought a token was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_request_time: Option<Time>,
-    /// Failed attempts since the last success.
+    /// Failed attempts since the last success; of an account that the issuer limits, those of all resources that share it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_attempts: Option<i64>,
     /// When the last attempt failed.
@@ -61,7 +62,7 @@ pub struct VerteilTokenStatus {
     /// No token request goes out before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_time: Option<Time>,
-    /// What the last failed attempt was made with: a change of it ends the wait, once.
+    /// What the last failed attempt was made with, or would have been: a change of it ends the wait, once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempted: Option<Attempted>,
     /// Who is about to request a token.

@@ -15,4 +15,4 @@ pub use events::{Events, Note, Severity};
 pub use rivals::Rivals;
 pub(crate) use versions::is_as_new_as;
 pub use versions::{Seen, Versions};
-pub use watch::{Listed, Tokens, bells, tokens};
+pub use watch::{Change, Listed, Tokens, bells, tokens};

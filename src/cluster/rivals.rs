@@ -82,9 +82,16 @@ impl Rivals {
             Some(label) if inner.names.contains_key(&key.beside(label)) => Labelled::Elsewhere,
             Some(_) | None => Labelled::Gone,
         };
-        let older = named_by.first().map(|rival| rival.name.clone()).filter(|name| *name != key.name);
-        let writing = inner.writing.get(&secret).filter(|name| **name != key.name).cloned();
-        Neighbours { labelled, older, writing }
+        // Who is at work goes before all others, this one too.
+        let first = inner.writing.get(&secret).or_else(|| named_by.first().map(|rival| &rival.name));
+        Neighbours { labelled, first: first.filter(|name| **name != key.name).cloned() }
+    }
+
+    /// The resources of `namespace`, or all.
+    #[must_use]
+    pub fn known(&self, namespace: Option<&str>) -> Vec<Key> {
+        let inner = self.lock();
+        inner.names.keys().filter(|key| namespace.is_none_or(|n| n == key.namespace)).cloned().collect()
     }
 
     /// The other resources that name the same Secret as `token`.

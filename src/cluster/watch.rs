@@ -27,18 +27,29 @@ pub type Tokens = DeserializeGuard<VerteilToken>;
 /// Whether a first list is complete. `Store::wait_until_ready` would do, but wakes only the last of several that wait.
 pub type Listed = tokio::sync::watch::Receiver<bool>;
 
+/// What the watch of resources tells.
+#[derive(Clone, Copy)]
+pub enum Change<'a> {
+    /// It is new, has changed, or was listed.
+    Exists(&'a VerteilToken),
+    /// It was deleted.
+    Gone(&'a Key),
+    /// A list is complete: what it does not hold is gone, though nobody has told so.
+    Listed(&'a HashSet<Key>),
+}
+
 /// The resources of `namespace`, or of all: a store, the stream that fills it and tells of changes, and whether it is full.
-/// `told` is called with each that is new or has changed, `gone` with each that is deleted.
+/// `told` is called with each change, before the stream tells of it.
 pub fn tokens(
     client: Client,
     namespace: Option<&str>,
     metrics: Arc<Metrics>,
-    told: impl Fn(&VerteilToken) + Send + 'static,
-    gone: impl Fn(&Key) + Send + 'static,
+    told: impl Fn(Change<'_>) + Send + 'static,
 ) -> (Store<Tokens>, impl Stream<Item = Result<Tokens, watcher::Error>> + Send + 'static, Listed) {
     let (reader, writer) = reflector::store();
     let (full, listed) = tokio::sync::watch::channel(false);
     let (mut undecodable, counts) = (Undecodable::default(), Arc::clone(&metrics));
+    let mut listing = HashSet::new();
     let stream = watch(api::<Tokens>(client, namespace), config())
         .default_backoff()
         .modify(|token| {
@@ -53,12 +64,17 @@ pub fn tokens(
             }
         })
         .inspect(move |event| match event {
-            Ok(Event::Apply(DeserializeGuard(Ok(token))) | Event::InitApply(DeserializeGuard(Ok(token)))) => {
-                told(token);
+            Ok(Event::Init) => listing.clear(),
+            Ok(Event::InitApply(token)) => {
+                listing.insert(Key::of(token));
+                token.0.iter().for_each(|token| told(Change::Exists(token)));
             }
-            Ok(Event::Delete(token)) => gone(&Key::of(token)),
-            Ok(Event::InitDone) => drop(full.send_replace(true)),
-            Ok(Event::Apply(_) | Event::InitApply(_) | Event::Init) => {}
+            Ok(Event::Apply(token)) => token.0.iter().for_each(|token| told(Change::Exists(token))),
+            Ok(Event::Delete(token)) => told(Change::Gone(&Key::of(token))),
+            Ok(Event::InitDone) => {
+                told(Change::Listed(&std::mem::take(&mut listing)));
+                full.send_replace(true);
+            }
             Err(error) => complain("VerteilToken", error, &metrics),
         })
         .applied_objects()

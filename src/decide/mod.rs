@@ -8,6 +8,7 @@ mod reason;
 mod report;
 mod restart_reason;
 mod rollout;
+mod skew;
 
 pub use claim::{CLAIM_SLACK, ClaimView, SAVE_RESERVE, claim_seconds, covers_request, view_claim};
 pub use pace::{
@@ -15,10 +16,12 @@ pub use pace::{
 };
 pub use reason::Reason;
 pub use report::{
-    HeldFacts, Report, SECRET_CONTESTED, Standing, TOKEN_EXPIRED_GRACE, Trouble, condition, contest, holds, next_status,
+    HeldFacts, Report, SECRET_CONTESTED, Standing, TOKEN_EXPIRED_GRACE, Trouble, condition, contest, held_by_account,
+    holds, next_status,
 };
 pub use restart_reason::{Outcome, RestartReason, WORKLOADS_RESTARTED};
 pub use rollout::{RolloutFacts, enter_rollout, finish_rollout, restart_wait, rollout_is_settled};
+pub use skew::{CLOCK_SKEW, CLOCK_SKEW_REASONS, clock_offset, tell_clock_skew};
 
 use jiff::{SignedDuration, Timestamp};
 

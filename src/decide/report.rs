@@ -14,6 +14,10 @@ pub const TOKEN_EXPIRED_GRACE: SignedDuration = SignedDuration::from_secs(60);
 /// Condition of a resource whose Secret another one names too, which waits. Absent otherwise.
 pub const SECRET_CONTESTED: &str = "SecretContested";
 
+/// What follows the message of a trouble in RenewalFailing: since when, and how long the stored token holds. In times, not
+/// spans, so that the status does not change with each look.
+const SINCE: &str = "; renewal fails since ";
+
 /// What is stored, as far as the status tells it.
 #[derive(Clone, Debug)]
 pub struct HeldFacts {
@@ -79,9 +83,18 @@ impl Trouble {
         let not_ready = condition(status, "Ready").filter(|c| c.status == "False");
         [failing, not_ready].into_iter().flatten().find_map(|c| {
             let reason = Reason::parse(&c.reason).filter(|r| !r.is_progress() && *r != Reason::TokenExpired)?;
-            Some(Self::new(reason, c.message.clone()))
+            let message = c.message.split_once(SINCE).map_or(c.message.as_str(), |(message, _)| message);
+            Some(Self::new(reason, message))
         })
     }
+}
+
+/// The wait for the sake of another resource with the same account that a status tells of, and its end.
+#[must_use]
+pub fn held_by_account(status: &VerteilTokenStatus) -> Option<(Trouble, Timestamp)> {
+    let until = status.next_attempt_time.as_ref().filter(|_| status.failed_attempts.is_none())?;
+    let limited = |trouble: &Trouble| matches!(trouble.reason, Reason::RateLimited | Reason::IssuerUnavailable);
+    Some((Trouble::told_by(status).filter(limited)?, until.0))
 }
 
 /// The condition of this type.
@@ -164,7 +177,7 @@ fn conditions(old: &VerteilTokenStatus, report: &Report<'_>, now: Timestamp) -> 
         list.set("Reconciling", false, Reason::TokenValid.as_str(), "");
         list.set("Stalled", false, Reason::TokenValid.as_str(), "");
         match trouble.filter(|_| failing) {
-            Some(trouble) => list.set("RenewalFailing", true, trouble.reason.as_str(), &trouble.message),
+            Some(trouble) => list.set_failing(trouble, held),
             None => list.set("RenewalFailing", false, Reason::TokenValid.as_str(), ""),
         }
         return list.list;
@@ -184,8 +197,10 @@ fn conditions(old: &VerteilTokenStatus, report: &Report<'_>, now: Timestamp) -> 
     let stalled = why.reason.is_stalled();
     list.set("Reconciling", !stalled, why.reason.as_str(), if stalled { "" } else { &why.message });
     list.set("Stalled", stalled, why.reason.as_str(), if stalled { &why.message } else { "" });
-    let renewal_failing = failing && report.held.is_some();
-    list.set("RenewalFailing", renewal_failing, why.reason.as_str(), if renewal_failing { &why.message } else { "" });
+    match report.held.as_ref().filter(|_| failing) {
+        Some(held) => list.set_failing(&why, held),
+        None => list.set("RenewalFailing", false, why.reason.as_str(), ""),
+    }
     list.list
 }
 
@@ -198,6 +213,25 @@ pub(super) struct Conditions<'a> {
 }
 
 impl Conditions<'_> {
+    /// Renewal fails for this reason, or will when it is due.
+    fn set_failing(&mut self, trouble: &Trouble, held: &HeldFacts) {
+        let failing = condition(self.old, "RenewalFailing").filter(|c| c.status == "True");
+        let told = failing.map_or(whole_seconds(self.now), |c| c.last_transition_time.0);
+        let tried = trouble.reason.is_waited_out();
+        if !tried && self.now < held.renewal {
+            return self.set("RenewalFailing", true, trouble.reason.as_str(), &trouble.message);
+        }
+        let since = if tried { told } else { told.max(held.renewal) };
+        let end = held.validity.expires_at;
+        let outlook = match (held.current, held.validity.holds_at(self.now)) {
+            (true, true) => format!("the stored token holds until {end}"),
+            (true, false) => format!("the stored token expired at {end}"),
+            (false, _) => "the stored token was issued for other inputs".to_owned(),
+        };
+        let message = format!("{}{SINCE}{since}, {outlook}", trouble.message);
+        self.set("RenewalFailing", true, trouble.reason.as_str(), &message);
+    }
+
     /// Sets one condition; its transition time moves only when its status does (API conventions).
     pub(super) fn set(&mut self, type_: &str, status: bool, reason: &str, message: &str) {
         let status = if status { "True" } else { "False" };

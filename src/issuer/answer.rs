@@ -3,6 +3,7 @@
 //! Nothing of a body is quoted but the `error` of RFC 6749 section 5.2 and its description, and not even those if they show
 //! the credentials.
 
+use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD, Engine};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,6 +14,8 @@ use crate::token::{AccessToken, Inputs, JwtTimes, Lifetime};
 
 /// Longest `error_description` that is quoted.
 const LONGEST_QUOTE: usize = 200;
+/// How gzip begins (RFC 1952 section 2.3.1).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// A token, as issued. No `Debug`.
 pub struct Answer {
@@ -51,6 +54,16 @@ impl Failure {
     pub fn new(class: FailureClass, message: impl Into<String>) -> Self {
         Self { class, message: message.into(), retry_after: None, ambiguous: class.is_ambiguous() }
     }
+
+    /// Whether it tells the whole account to wait, and not only the resource that asked.
+    #[must_use]
+    pub fn holds_account(&self) -> bool {
+        match self.class {
+            FailureClass::RateLimited => true,
+            FailureClass::Unavailable => self.retry_after.is_some(),
+            FailureClass::Unreached | FailureClass::Unanswered | FailureClass::Answer | FailureClass::Refused => false,
+        }
+    }
 }
 
 /// What `raw` means for a request with `inputs` that was sent at `requested_at`.
@@ -60,7 +73,8 @@ pub fn interpret(raw: &RawAnswer, inputs: &Inputs, requested_at: Timestamp) -> R
     let status = raw.status;
     let error = raw.body.as_deref().and_then(|body| oauth_error(body, inputs));
     match status {
-        200 => issued(raw, error, requested_at)
+        // RFC 6749 says 200. A token in a 201 is one all the same, and spent: asking again would cost another.
+        200..=299 => issued(raw, error, requested_at)
             .map_err(|message| Failure { ambiguous: true, ..Failure::new(FailureClass::Answer, message) }),
         300..=399 => {
             let to = raw.location.as_deref().and_then(|l| quotable_location(l, inputs));
@@ -96,13 +110,19 @@ pub fn interpret(raw: &RawAnswer, inputs: &Inputs, requested_at: Timestamp) -> R
 }
 
 fn issued(raw: &RawAnswer, error: Option<String>, requested_at: Timestamp) -> Result<Answer, String> {
-    let unusable = |why: &str| Err(format!("the issuer answered 200, but {why}"));
+    let unusable = |why: &str| Err(format!("the issuer answered {}, but {why}", raw.status));
     let Some(body) = &raw.body else { return unusable("its body is larger than 64 KiB") };
     if let Some(error) = error {
         return unusable(&format!("with an error: {error}"));
     }
     let Ok(issued) = serde_json::from_slice::<Issued>(body) else {
-        return unusable(if body.is_empty() { "its body is empty" } else { "its body is not a JSON object" });
+        return unusable(match body.as_slice() {
+            [] => "its body is empty",
+            _ if raw.encoded || body.starts_with(&GZIP) => {
+                "its body is compressed (Content-Encoding), which was not asked for"
+            }
+            _ => "its body is not a JSON object",
+        });
     };
     let Some(Value::String(token)) = issued.access_token else { return unusable("it holds no access_token") };
     // RFC 6749 appendix A.12; anything else could not be sent in a header.
@@ -147,8 +167,18 @@ fn retry_after(text: &str, now: Timestamp) -> Option<SignedDuration> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return Some(SignedDuration::from_secs(text.parse().unwrap_or(i64::MAX)));
     }
-    let date = httpdate::parse_http_date(text).ok()?;
-    Some(Timestamp::try_from(date).ok()?.duration_since(now))
+    Some(http_date(text)?.duration_since(now))
+}
+
+/// The time of `raw` by the issuer's clock.
+#[must_use]
+pub fn date_of(raw: &RawAnswer) -> Option<Timestamp> {
+    http_date(raw.date.as_deref()?)
+}
+
+/// A date in a header (RFC 9110 section 5.6.7).
+fn http_date(text: &str) -> Option<Timestamp> {
+    Timestamp::try_from(httpdate::parse_http_date(text.trim()).ok()?).ok()
 }
 
 /// The RFC 6749 section 5.2 error in `body`, fit to be shown. A server of another kind may write any word into `error`.
@@ -171,12 +201,20 @@ fn oauth_error(body: &[u8], inputs: &Inputs) -> Option<String> {
     })
 }
 
+/// Whether `text` shows user name or password: as they are, percent-encoded, or in base64 as in an Authorization header.
 fn shows_credentials(text: &str, inputs: &Inputs) -> bool {
-    let text = folded(text);
-    [inputs.username(), inputs.password()]
-        .into_iter()
-        .flat_map(|secret| [secret, secret.trim()])
-        .any(|secret| !secret.is_empty() && text.contains(&folded(secret)))
+    let (username, password) = (inputs.username(), inputs.password());
+    let decoded =
+        form_urlencoded::parse(text.replace(['=', '&'], "%20").as_bytes()).map(|(name, _)| folded(&name)).collect();
+    let texts: [String; 2] = [folded(text), decoded];
+    let shown = |secret: &str| !secret.is_empty() && texts.iter().any(|text| text.contains(&folded(secret)));
+    let in_base64 = |secret: &str| {
+        let padded = shown(&BASE64_STANDARD_NO_PAD.encode(secret));
+        !secret.is_empty() && (padded || shown(&BASE64_URL_SAFE_NO_PAD.encode(secret)))
+    };
+    let pair = format!("{username}:{password}");
+    [username, username.trim(), password, password.trim()].into_iter().any(|s| shown(s) || in_base64(s))
+        || in_base64(&pair)
 }
 
 /// Without regard to case. Lower case alone is not enough: that of the Greek sigma depends on what follows it.
@@ -219,6 +257,8 @@ mod tests {
             status,
             retry_after: retry_after.map(str::to_owned),
             location: None,
+            date: None,
+            encoded: false,
             body: Some(body.as_bytes().to_vec()),
         };
         interpret(&raw, &inputs(), Timestamp::from_second(1_800_000_000).unwrap())
@@ -276,7 +316,8 @@ mod tests {
             (302, "", FailureClass::Answer, "302, a redirect"),
             (429, "", FailureClass::RateLimited, "429"),
             (503, "", FailureClass::Unavailable, "503"),
-            (201, r#"{"access_token":"t"}"#, FailureClass::Answer, "201"),
+            (204, "", FailureClass::Answer, "204, but its body is empty"),
+            (200, "\u{1f}\u{8b}", FailureClass::Answer, "not a JSON object"),
             (200, "", FailureClass::Answer, "empty"),
             (200, "<html></html>", FailureClass::Answer, "not a JSON object"),
             (200, "[1]", FailureClass::Answer, "not a JSON object"),
@@ -288,7 +329,7 @@ mod tests {
             let failure = answer(status, body).err().unwrap();
             assert_eq!(failure.class, class, "{status} {body}");
             assert!(failure.message.contains(shown), "{status} {body}: {}", failure.message);
-            assert_eq!(failure.ambiguous, status == 200, "{status} {body}");
+            assert_eq!(failure.ambiguous, status / 100 == 2, "{status} {body}");
         }
     }
 
@@ -298,9 +339,16 @@ mod tests {
             r#"{"error":"bad canary-user"}"#,
             r#"{"error":"x","error_description":"wrong password CANARY-pass for user"}"#,
             r#"{"error":"x\ny"}"#,
+            // base64 of the user name, of the password with its line break, and of both; percent-encoded in three ways.
+            r#"{"error":"x","error_description":"Basic Y2FuYXJ5LXVzZXI6Y2FuYXJ5LXBhc3MK is wrong"}"#,
+            r#"{"error":"x","error_description":"Y2FuYXJ5LXVzZXI= is unknown"}"#,
+            r#"{"error":"x","error_description":"not Y2FuYXJ5LXBhc3MK"}"#,
+            r#"{"error":"x","error_description":"client_id=%63anary%2Duser&client_secret=?"}"#,
+            r#"{"error":"%63%61%6e%61%72%79%2duser"}"#,
         ] {
             let message = answer(401, body).err().unwrap().message;
-            assert!(!message.to_lowercase().contains("canary") && !message.contains('\n'), "{message}");
+            let shown = ["canary", "y2fu", "%63", "\n"].into_iter().find(|part| message.to_lowercase().contains(part));
+            assert_eq!(shown, None, "{message}");
         }
     }
 
@@ -346,7 +394,14 @@ mod tests {
             body in proptest::collection::vec(any::<u8>(), 0..200),
             header in proptest::option::of("\\PC{0,40}"),
         ) {
-            let raw = RawAnswer { status, retry_after: header.clone(), location: header, body: Some(body) };
+            let raw = RawAnswer {
+                status,
+                retry_after: header.clone(),
+                location: header.clone(),
+                date: header,
+                encoded: status % 2 == 0,
+                body: Some(body),
+            };
             let now = Timestamp::from_second(1_800_000_000).unwrap();
             prop_assert!(interpret(&raw, &inputs(), now).map_or_else(|f| !f.message.is_empty(), |a| !a.access_token.expose().is_empty()));
         }

@@ -44,6 +44,11 @@ pub(super) fn cause(error: &reqwest::Error, host: &str, ca: Option<&CaBundle>) -
     }
 }
 
+/// Whether an answer came whose head or framing breaks HTTP, or is too large: asking again soon would bring the same.
+pub(super) fn is_malformed(error: &reqwest::Error) -> bool {
+    chain(error).filter_map(|cause| cause.downcast_ref::<hyper::Error>()).any(hyper::Error::is_parse)
+}
+
 fn through_proxy(error: &reqwest::Error, what: &str) -> String {
     // The words of the HTTP client; a test holds them.
     match what {

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Certificate, Client};
 use secrecy::ExposeSecret;
 
-use super::cause::cause;
+use super::cause::{cause, is_malformed};
 use super::{Exchange, Failure, RawAnswer, host_of};
 use crate::ca::{CaBundle, CaDigest};
 use crate::decide::FailureClass;
@@ -65,6 +65,13 @@ impl Issuer {
         match sent {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if not_sent => Err(unreached(cause(&error, &host, ca))),
+            Ok(Err(error)) if is_malformed(&error) => Err(Failure {
+                ambiguous: true,
+                ..Failure::new(
+                    FailureClass::Answer,
+                    format!("the issuer's answer cannot be read as HTTP: {}", cause(&error, &host, ca)),
+                )
+            }),
             Ok(Err(error)) => Err(Failure::new(
                 FailureClass::Unanswered,
                 format!(
@@ -138,6 +145,7 @@ async fn send(client: &Client, exchange: &Exchange, taken: &Arc<AtomicBool>) -> 
     let mut response = request.send().await?;
     let status = response.status().as_u16();
     let (retry_after, location) = (header(response.headers(), &RETRY_AFTER), header(response.headers(), &LOCATION));
+    let (date, encoded) = (header(response.headers(), &DATE), response.headers().contains_key(CONTENT_ENCODING));
     let mut body = Some(Vec::with_capacity(4096));
     while let Some(chunk) = response.chunk().await? {
         match &mut body {
@@ -148,7 +156,7 @@ async fn send(client: &Client, exchange: &Exchange, taken: &Arc<AtomicBool>) -> 
             }
         }
     }
-    Ok(RawAnswer { status, retry_after, location, body })
+    Ok(RawAnswer { status, retry_after, location, date, encoded, body })
 }
 
 fn header(headers: &HeaderMap, name: &reqwest::header::HeaderName) -> Option<String> {

@@ -33,6 +33,10 @@ pub struct RawAnswer {
     pub retry_after: Option<String>,
     /// The header `Location`, as sent.
     pub location: Option<String>,
+    /// The header `Date`, as sent.
+    pub date: Option<String>,
+    /// There is a `Content-Encoding`: the body is compressed, although that was not asked for.
+    pub encoded: bool,
     /// At most 64 KiB; none if there was more.
     pub body: Option<Vec<u8>>,
 }

@@ -99,8 +99,13 @@ impl FromStr for AllowedHost {
 
 /// A host as URLs name it, whichever way it is written: letters of other scripts, odd addresses, a dot at the end.
 fn named(text: &str) -> Result<Host, HostError> {
-    let host = Host::parse(text.trim_end_matches('.')).map_err(|_| HostError)?;
-    if host.to_string().contains('*') { Err(HostError) } else { Ok(host) }
+    let host = match Host::parse(text).map_err(|_| HostError)? {
+        // After parsing: the dot may be written as %2e.
+        Host::Domain(domain) => Host::Domain(domain.trim_end_matches('.').to_owned()),
+        address @ (Host::Ipv4(_) | Host::Ipv6(_)) => address,
+    };
+    let name = host.to_string();
+    if name.is_empty() || name.contains('*') { Err(HostError) } else { Ok(host) }
 }
 
 impl fmt::Display for AllowedHost {
@@ -161,6 +166,7 @@ mod tests {
             ("bücher.example", "https://bücher.example/"),
             ("*.bücher.example", "https://a.xn--bcher-kva.example/"),
             ("a.example.", "https://a.example/"),
+            ("a.example%2e", "https://a.example/"),
             ("*.a.example.", "https://b.a.example./"),
             ("0x7f.1", "https://127.0.0.1/"),
             ("[0:0::0001]", "https://[::1]/"),

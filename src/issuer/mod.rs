@@ -5,10 +5,14 @@ mod cause;
 mod client;
 mod exchange;
 mod hosts;
+mod limits;
 mod permits;
+mod reach;
 
-pub use answer::{Answer, Failure, interpret};
+pub use answer::{Answer, Failure, date_of, interpret};
 pub use client::Issuer;
 pub use exchange::{Exchange, RawAnswer};
 pub use hosts::{AllowedHost, AllowedHosts, HostError, host_of};
+pub use limits::{Hold, Limits, Turn};
 pub use permits::{Permit, Permits, Priority};
+pub use reach::Reach;

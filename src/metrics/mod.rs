@@ -53,6 +53,7 @@ pub struct Metrics {
     reconcile_errors: Family<Label, Counter>,
     watch_errors: Family<Label, Counter>,
     rollout_restarts: Family<Label, Counter>,
+    clock_skew: Gauge<i64, AtomicI64>,
     leader: Gauge<i64, AtomicI64>,
     latest: Latest,
 }
@@ -82,6 +83,7 @@ impl Metrics {
             reconcile_errors: family("class", ERRORS),
             watch_errors: family("kind", WATCHES),
             rollout_restarts: family("outcome", Outcome::REASONS.map(RestartReason::as_str)),
+            clock_skew: Gauge::default(),
             leader: Gauge::default(),
             latest: Latest::default(),
             registry: Registry::default(),
@@ -125,6 +127,12 @@ impl Metrics {
             "rollout_restarts",
             "Workloads that were to be restarted for a new token, by outcome",
             metrics.rollout_restarts.clone(),
+        );
+        registry.register_with_unit(
+            "clock_skew",
+            "How far the clock of the issuer that answered last was ahead of the operator's; negative if behind",
+            Unit::Seconds,
+            metrics.clock_skew.clone(),
         );
         registry.register("leader", "1 while this process may request tokens", metrics.leader.clone());
         registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
@@ -224,6 +232,11 @@ impl Metrics {
     /// A workload was to be restarted.
     pub fn rollout_restart(&self, outcome: &Outcome) {
         self.rollout_restarts.get_or_create(&[("outcome", outcome.reason().as_str())]).inc();
+    }
+
+    /// The issuer's clock was so many seconds ahead.
+    pub fn set_clock_skew(&self, seconds: i64) {
+        self.clock_skew.set(seconds);
     }
 
     /// Whether this process may request tokens.

@@ -8,7 +8,7 @@ use super::look::View;
 use super::{Pass, Step};
 use crate::api::Claim;
 use crate::cluster::ApiError;
-use crate::decide::{FailureClass, Reason, Standing, Trouble, claim_seconds};
+use crate::decide::{FailureClass, Reason, Standing, Trouble, claim_seconds, held_by_account};
 use crate::memory::OwnClaim;
 
 // === impl Pass ===
@@ -66,7 +66,8 @@ impl Pass<'_> {
     /// Why the last request for the same spec failed: that is over when an answer says so, not when the next one is sent.
     fn still_failing(&self) -> Option<Trouble> {
         let status = self.token.status.as_ref()?;
-        let repeated = status.failed_attempts.is_some() && status.observed_generation == self.token.metadata.generation;
+        let tried = status.failed_attempts.is_some() || held_by_account(status).is_some();
+        let repeated = tried && status.observed_generation == self.token.metadata.generation;
         let told = Trouble::told_by(status).filter(|_| repeated)?;
         FailureClass::ALL.into_iter().any(|class| Reason::from(class) == told.reason).then_some(told)
     }

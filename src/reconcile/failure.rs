@@ -11,7 +11,7 @@ use super::{Pass, Step};
 use crate::cluster::{ApiError, Severity};
 use crate::credentials::hint;
 use crate::decide::{ClaimView, FailureClass, LAST_SECOND_DELAY, Reason, Standing, Trouble, jittered};
-use crate::issuer::Failure;
+use crate::issuer::{Failure, Hold, Turn};
 use crate::memory::Failed;
 use crate::token::Inputs;
 
@@ -43,7 +43,7 @@ impl Pass<'_> {
                 ambiguous: true,
                 ..Failure::new(FailureClass::Answer, "the issuer answers with tokens that have no life left")
             };
-            return self.record_failure(fetched, view, inputs, failure).await;
+            return self.record_failure(fetched, view, inputs, failure, None).await;
         }
         self.ctx.memory.with(&self.key, |entry| entry.not_before = Some(until));
         let standing = Standing::Progressing(Trouble::new(
@@ -70,6 +70,7 @@ impl Pass<'_> {
         view: &View,
         inputs: &Inputs,
         failure: Failure,
+        turn: Option<Turn>,
     ) -> Result<Step, ApiError> {
         let now = self.ctx.clock.now();
         let before = self.token.status.clone().unwrap_or_default();
@@ -89,8 +90,15 @@ impl Pass<'_> {
         let begins =
             matches!(failure.class, FailureClass::Refused | FailureClass::Answer) && told != Some(trouble.reason);
         let before = before.failed_attempts.and_then(|n| u32::try_from(n).ok()).filter(|_| !begins);
-        let failures = before.unwrap_or_default().saturating_add(1);
-        let wait = jittered(failure.class.wait(failures, failure.retry_after), self.spread(now));
+        // What the account was told before counts as well: with many resources each of them has asked but once.
+        let of_account = turn.as_ref().map_or(0, Turn::failures);
+        let failures = before.unwrap_or_default().max(of_account).saturating_add(1);
+        let wait = failure.class.wait(failures, failure.retry_after);
+        if let Some(turn) = turn {
+            let until = after(self.ctx.clock.elapsed(), wait);
+            turn.held(Hold { class: failure.class, until, failures, restored: false });
+        }
+        let wait = jittered(wait, self.spread(now));
         let next_attempt = whole_second_after(now, wait);
         tracing::warn!(reason = trouble.reason.as_str(), failures, %next_attempt, "token request failed: {}", trouble.message);
         if failure.ambiguous {
@@ -100,6 +108,7 @@ impl Pass<'_> {
         self.ctx.memory.with(&self.key, |entry| {
             entry.not_before = Some(after(self.ctx.clock.elapsed(), wait));
             entry.attempted = self.attempt(fetched);
+            entry.reachable = false;
             entry.untold = Some(failed.clone());
         });
         self.tell_failure(view, &failed).await
@@ -146,7 +155,7 @@ impl Pass<'_> {
     }
 
     /// A number for jitter, from what is at hand.
-    fn spread(&self, now: Timestamp) -> u32 {
+    pub(super) fn spread(&self, now: Timestamp) -> u32 {
         let seed = self.token.uid().unwrap_or_default();
         seed.bytes().fold(now.subsec_nanosecond().unsigned_abs(), |n, b| n.wrapping_mul(31).wrapping_add(u32::from(b)))
     }
@@ -158,7 +167,7 @@ fn after(elapsed: Duration, wait: SignedDuration) -> Duration {
 }
 
 /// The end of a wait, in whole seconds as the status holds it; never earlier.
-fn whole_second_after(now: Timestamp, wait: SignedDuration) -> Timestamp {
+pub(super) fn whole_second_after(now: Timestamp, wait: SignedDuration) -> Timestamp {
     let end = now.as_second().saturating_add(wait.as_secs()).saturating_add(1);
     Timestamp::from_second(end).unwrap_or(Timestamp::MAX)
 }

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | permit of the host | none free | rest; the permit's release rings |
 //! | live reads | anything | the pass fails, backoff 1 s to 30 s; nothing was spent |
+//! | limits of the account | it was told to wait | blocked until then; told in the status |
+//! | | another resource asks first | rest; its verdict rings |
 //! | dry run of the Secret write | conflict | look again |
 //! | | quota, admission, RBAC | blocked, backoff 5 s to 2 min; nothing was spent |
 //! | claim | conflict | look again: somebody else was faster |
@@ -34,7 +36,7 @@ use crate::api::{IssueReason, RENEW_ANNOTATION};
 use crate::cluster::{ApiError, Severity, version};
 use crate::credentials::check_issuer;
 use crate::decide::{FailureClass, Reason, Stored, Trouble, covers_request};
-use crate::issuer::{Answer, Exchange, Failure, Priority, host_of, interpret};
+use crate::issuer::{Answer, Exchange, Failure, Priority, Turn, host_of, interpret};
 use crate::memory::{Entry, Issued, OwnClaim};
 use crate::secret::{Content, placeholder};
 use crate::token::{InputSeal, Inputs, LifetimeSource, Record, RecordSeal};
@@ -48,6 +50,7 @@ struct Due<'a> {
     exchange: &'a Exchange,
     reason: IssueReason,
     claim: Option<OwnClaim>,
+    turn: Turn,
 }
 
 // === impl Pass ===
@@ -75,6 +78,10 @@ impl Pass<'_> {
                 Ok(exchange) => Exchange { ca, ..exchange },
                 Err(trouble) => return Ok(Step::Blocked { trouble, until: None }),
             };
+        if let Some(step) = self.account_hold(view, &inputs) {
+            // No dry run follows that would show whether there is a Secret.
+            return Ok(if fetched.assumed_absent { Step::LookAgain } else { step });
+        }
         let priority = priority(view);
         let Some(_permit) = self.ctx.permits.obtain(&host_of(&exchange.url), &self.key, priority) else {
             return Ok(Step::Queued);
@@ -86,6 +93,10 @@ impl Pass<'_> {
         if let Some(step) = self.dry_run(fetched, view).await? {
             return Ok(step);
         }
+        let turn = match self.turn(view, &inputs) {
+            Ok(turn) => turn,
+            Err(step) => return Ok(step),
+        };
         let timeout = spec.timeout.signed();
         if takeover {
             // Remembered until a request follows, since the answer to the claim may be lost.
@@ -113,7 +124,7 @@ impl Pass<'_> {
             return self.stand_back().await;
         }
         let claim = self.ctx.memory.peek(&self.key, |entry| entry.claim.clone()).flatten();
-        self.request(fetched, view, Due { inputs: &inputs, exchange: &exchange, reason, claim }).await
+        self.request(fetched, view, Due { inputs: &inputs, exchange: &exchange, reason, claim, turn }).await
     }
 
     async fn request(&mut self, fetched: &Fetched, view: &View, due: Due<'_>) -> Result<Step, ApiError> {
@@ -122,9 +133,13 @@ impl Pass<'_> {
         self.ctx.memory.with(&self.key, |entry| entry.last_request = Some(started));
         tracing::info!(reason = due.reason.as_str(), "requesting token");
         let answer = match self.ctx.issuer.send(due.exchange).await {
-            Ok(raw) => interpret(&raw, due.inputs, requested_at),
+            Ok(raw) => {
+                self.note_clock(&raw, requested_at);
+                interpret(&raw, due.inputs, requested_at)
+            }
             Err(failure) => Err(failure),
         };
+        self.note_reach(due.exchange, answer.as_ref());
         let took = self.ctx.clock.elapsed().saturating_sub(started);
         match answer {
             Ok(answer) => {
@@ -133,7 +148,13 @@ impl Pass<'_> {
             }
             Err(failure) => {
                 self.ctx.metrics.failed(failure.class, requested_at, took);
-                self.record_failure(fetched, view, due.inputs, failure).await
+                let turn = if failure.holds_account() {
+                    Some(due.turn)
+                } else {
+                    due.turn.opened();
+                    None
+                };
+                self.record_failure(fetched, view, due.inputs, failure, turn).await
             }
         }
     }
@@ -147,7 +168,8 @@ impl Pass<'_> {
         answer: Answer,
         requested_at: Timestamp,
     ) -> Result<Step, ApiError> {
-        let Due { inputs, reason, claim, exchange: _ } = due;
+        let Due { inputs, reason, claim, turn, exchange: _ } = due;
+        turn.opened();
         let stored = view.judged.content.as_ref().map(|content| &content.record);
         let same = stored.filter(|record| record.access_token().is_same(&answer.access_token));
         let repeated = same.is_some() || view.judged.seen.iter().any(|token| token.is_same(&answer.access_token));
@@ -172,7 +194,7 @@ impl Pass<'_> {
             (None, Ok(fresh)) => fresh,
             (_, Err(error)) => {
                 let failure = Failure::new(FailureClass::Answer, format!("the issuer's answer is unusable: {error}"));
-                return self.record_failure(fetched, view, inputs, failure).await;
+                return self.record_failure(fetched, view, inputs, failure, None).await;
             }
         };
         if repeated {
@@ -211,6 +233,7 @@ impl Pass<'_> {
             entry.untold = None;
             entry.not_before = None;
             entry.attempted = None;
+            entry.reachable = false;
         });
         self.count_unsaved();
         Ok(Step::Decide)

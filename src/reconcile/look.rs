@@ -12,8 +12,8 @@ use crate::api::{Attempted, ObjectVersion, RENEW_ANNOTATION, TOKEN_LABEL, Vertei
 use crate::cluster::{ApiError, version};
 use crate::credentials::{check_issuer, read_inputs};
 use crate::decide::{
-    ClaimView, FailureClass, Held, HeldFacts, Order, Pace, Reason, Stored, Trouble, Unsaved, Wanted, since_first_sight,
-    view_claim,
+    ClaimView, FailureClass, Held, HeldFacts, Order, Pace, Reason, Stored, Trouble, Unsaved, Wanted, held_by_account,
+    since_first_sight, view_claim,
 };
 use crate::memory::{Attempt, Entry, Issued};
 use crate::secret::{Content, Judged, TemplateError, check_templates, judge, render_templates};
@@ -45,6 +45,8 @@ pub(super) struct View {
     pub(super) leaves_former: bool,
     pub(super) unsaved: Option<Unsaved>,
     pub(super) pace: Pace,
+    /// Something has changed since the last attempt, or since this resource was held: waits do not count, once.
+    pub(super) lifted: bool,
     /// What keeps a request from being sent, in words; or a template that the stored token's values do not suit, which does not.
     pub(super) obstacle: Option<Trouble>,
 }
@@ -157,6 +159,7 @@ impl Pass<'_> {
             .or_else(|| fetched.authority.bundle.as_ref().err().cloned())
             .or_else(|| check_templates(token).err().as_ref().map(template_trouble))
             .or_else(|| immutable(fetched.secret.as_ref()).filter(|_| judged.stored.is_ours()));
+        self.restore_hold(fetched, now);
         let wish = token.annotations().get(RENEW_ANNOTATION);
         let served = judged.content.as_ref().and_then(|content| content.renewed.as_ref());
         let wanted = Wanted {
@@ -167,14 +170,14 @@ impl Pass<'_> {
             renew_pending: wish.is_some() && wish != served,
             obstacle: obstacle.as_ref().map(|trouble| trouble.reason),
         };
-        let (unsaved, pace) = ctx.memory.with(&self.key, |entry| {
+        let (unsaved, (pace, lifted)) = ctx.memory.with(&self.key, |entry| {
             let unsaved = entry.issued.as_deref().map(|issued| unsaved(issued, &judged, inputs, wish));
             (unsaved, self.pace(entry, &status, fetched, now))
         });
         let unrendered =
             || render_templates(token, &judged.content.as_ref()?.record).failed.as_ref().map(template_trouble);
         let obstacle = obstacle.or_else(unrendered);
-        View { now, wanted, judged, moving, leaves_former, unsaved, pace, obstacle }
+        View { now, wanted, judged, moving, leaves_former, unsaved, pace, lifted, obstacle }
     }
 
     /// Whether this token URL answers with the token it already gave: as the status remembers, or as the last answer showed.
@@ -190,7 +193,7 @@ impl Pass<'_> {
         shown.flatten().unwrap_or(remembered)
     }
 
-    fn pace(&self, entry: &mut Entry, status: &VerteilTokenStatus, fetched: &Fetched, now: Timestamp) -> Pace {
+    fn pace(&self, entry: &mut Entry, status: &VerteilTokenStatus, fetched: &Fetched, now: Timestamp) -> (Pace, bool) {
         let lifted = match (&entry.attempted, self.attempt(fetched)) {
             // Changed since this process tried; but another one may have tried with the same since.
             (Some(attempted), Some(attempt)) => *attempted != attempt && status.attempted != self.attempted(fetched),
@@ -198,10 +201,15 @@ impl Pass<'_> {
             (None, Some(_)) => status.attempted.is_some() && status.attempted != self.attempted(fetched),
             (_, None) => false,
         };
-        let told = Trouble::told_by(status).map(|trouble| longest_wait(trouble.reason));
-        let latest = now.saturating_add(told.unwrap_or(longest_wait(Reason::RequestRefused))).unwrap_or(Timestamp::MAX);
+        let told = Trouble::told_by(status).map(|trouble| trouble.reason);
+        let longest = longest_wait(told.unwrap_or(Reason::RequestRefused));
+        let latest = now.saturating_add(longest).unwrap_or(Timestamp::MAX);
+        // Somebody else has reached the host since.
+        let reachable = entry.reachable && told.is_none_or(|reason| reason == Reason::IssuerUnreachable);
         let elapsed = self.ctx.clock.elapsed();
-        let told_wait = status.next_attempt_time.as_ref().map(|time| time.0);
+        // A wait for another resource's sake is kept by those who know whether it has ended.
+        let own_wait = status.next_attempt_time.as_ref().filter(|_| held_by_account(status).is_none());
+        let told_wait = own_wait.map(|time| time.0);
         let told_wait = told_wait.map(|until| since_first_sight(&mut entry.wait_ahead, until, latest, elapsed));
         let told_issue = status.last_request_time.as_ref().map(|time| time.0);
         let told_issue = told_issue.map(|at| since_first_sight(&mut entry.request_ahead, at, now, elapsed));
@@ -210,16 +218,17 @@ impl Pass<'_> {
         let told_request =
             told_issue.max(told_failure.filter(|at| *at <= now.saturating_add(ONE_SECOND).unwrap_or(now)));
         let by_now = |at: Duration| now.saturating_add(signed(at) - signed(elapsed)).unwrap_or(now);
-        Pace {
+        let pace = Pace {
             leading: self.ctx.leads(),
-            not_before: told_wait.filter(|_| !lifted),
-            own_not_before: entry.not_before.map(by_now).filter(|_| !lifted),
+            not_before: told_wait.filter(|_| !lifted && !reachable),
+            own_not_before: entry.not_before.map(by_now).filter(|_| !lifted && !entry.reachable),
             write_not_before: entry.refused_writes.map(|(_, until)| by_now(until)),
             last_request: told_request.max(entry.last_request.map(by_now)),
             last_issue: told_issue.max(entry.last_issue.map(by_now)),
             unscheduled: status.unscheduled_issues.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
             claim: self.claim_view(entry, status, now),
-        }
+        };
+        (pace, lifted)
     }
 
     /// Somebody else's claim counts from when it was first seen: also by a process that stands by.
@@ -321,12 +330,12 @@ fn unsaved(issued: &Issued, judged: &Judged, inputs: Option<&Inputs>, wish: Opti
     Unsaved { validity: content.record.validity(), current, saved, order }
 }
 
-fn signed(span: Duration) -> SignedDuration {
+pub(super) fn signed(span: Duration) -> SignedDuration {
     SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX)
 }
 
 /// The longest that a wait for `reason` can be: what a status says is not believed beyond it.
-fn longest_wait(reason: Reason) -> SignedDuration {
+pub(super) fn longest_wait(reason: Reason) -> SignedDuration {
     let class = FailureClass::ALL.into_iter().find(|class| Reason::from(*class) == reason);
     // Whole jitter on top.
     let wait = class.map_or(FailureClass::Refused.longest_wait(), FailureClass::longest_wait);

@@ -10,6 +10,7 @@
 //! restart  listed workloads, if the stored token is another one than they were told of; never in the token's way
 //! ```
 
+mod account;
 mod authority;
 mod claim;
 mod failure;
@@ -20,6 +21,7 @@ mod report;
 mod rollout;
 mod save;
 mod settled;
+mod tell;
 mod twin;
 
 use std::sync::Arc;
@@ -36,7 +38,7 @@ use crate::api::VerteilToken;
 use crate::clock::Clock;
 use crate::cluster::{ApiError, Cluster, Events, Rivals, Versions};
 use crate::decide::{Decision, Trouble, decide};
-use crate::issuer::{AllowedHosts, Issuer, Permits};
+use crate::issuer::{AllowedHosts, Issuer, Limits, Permits, Reach};
 use crate::lease::Leadership;
 use crate::memory::{Key, Memory};
 use crate::metrics::Metrics;
@@ -46,6 +48,8 @@ use crate::token::ProcessKey;
 const MOST_ROUNDS: usize = 6;
 /// No resource is left alone for longer: so that a suspended machine or a stepped clock is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+/// Longer than a request and its claim take: who asks first rings before.
+const BEHIND_SLEEP: Duration = Duration::from_secs(60);
 /// How long to wait for the event of our own write, which will ring first.
 const STALE_SLEEP: Duration = Duration::from_secs(1);
 
@@ -67,6 +71,10 @@ pub struct Context {
     pub rivals: Rivals,
     /// Requests in flight, by host.
     pub permits: Arc<Permits>,
+    /// What accounts were told to wait.
+    pub limits: Arc<Limits>,
+    /// Who could not reach which host.
+    pub reach: Reach,
     /// The way to post events.
     pub events: Events,
     /// Counts.
@@ -107,8 +115,12 @@ enum Step {
     LookAgain,
     /// It cannot be done now.
     Blocked { trouble: Trouble, until: Option<Timestamp> },
+    /// Another resource with the same account was told to wait.
+    Held { trouble: Trouble, until: Timestamp },
     /// In the line for a permit, whose bell will ring.
     Queued,
+    /// Another resource with the same account asks first; its verdict rings.
+    Behind,
     /// Nothing more to do.
     Rest,
 }
@@ -227,6 +239,11 @@ async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Resul
                 let view = pass.view(&fetched);
                 return pass.troubled(&view, trouble, until).await.map(Next::Look);
             }
+            Step::Held { trouble, until } => {
+                let view = pass.view(&fetched);
+                return pass.held(&fetched, &view, trouble, until).await.map(Next::Look);
+            }
+            Step::Behind => return Ok(Next::Look(Action::requeue(BEHIND_SLEEP))),
             Step::Queued => return Ok(Next::InLine),
             Step::Rest => return Ok(Next::Look(Action::requeue(LONGEST_SLEEP))),
         }

@@ -10,11 +10,11 @@ use kube::runtime::controller::Action;
 
 use super::look::{Fetched, View};
 use super::{LONGEST_SLEEP, Pass, sleep_until};
-use crate::api::{Verified, VerteilTokenStatus};
-use crate::cluster::{ApiError, Note, Severity, version};
+use crate::api::{Attempted, Verified, VerteilTokenStatus};
+use crate::cluster::{ApiError, Severity, version};
 use crate::decide::{
-    Block, ClaimView, HeldFacts, Reason, Report, SECRET_CONTESTED, Standing, Stored, TOKEN_EXPIRED_GRACE, Trouble,
-    condition, next_status, unscheduled_after, wants_saving,
+    Block, ClaimView, HeldFacts, Reason, Report, Standing, Stored, TOKEN_EXPIRED_GRACE, Trouble, condition,
+    held_by_account, next_status, unscheduled_after, wants_saving,
 };
 use crate::memory::Issued;
 use crate::secret::{FORMAT, is_adopted};
@@ -126,6 +126,28 @@ impl Pass<'_> {
         trouble: Trouble,
         until: Option<Timestamp>,
     ) -> Result<Action, ApiError> {
+        self.say_trouble(view, trouble, until, None).await
+    }
+
+    /// Says that another resource with the same account was told to wait, and until when nothing is sent for this one.
+    pub(super) async fn held(
+        &mut self,
+        fetched: &Fetched,
+        view: &View,
+        trouble: Trouble,
+        until: Timestamp,
+    ) -> Result<Action, ApiError> {
+        self.ctx.memory.with(&self.key, |entry| entry.attempted = self.attempt(fetched));
+        self.say_trouble(view, trouble, Some(until), Some((until, self.attempted(fetched)))).await
+    }
+
+    async fn say_trouble(
+        &mut self,
+        view: &View,
+        trouble: Trouble,
+        until: Option<Timestamp>,
+        held: Option<(Timestamp, Option<Attempted>)>,
+    ) -> Result<Action, ApiError> {
         let facts = view.held_facts();
         let (reason, progress) = (trouble.reason, trouble.reason.is_progress());
         let standing = if progress { Standing::Progressing(trouble) } else { Standing::Troubled(trouble) };
@@ -135,6 +157,11 @@ impl Pass<'_> {
             held.validity.expires_at.saturating_add(grace).ok()
         });
         let mut status = self.next(view, standing);
+        if let Some((at, attempted)) = held {
+            // The account's count of failures stands with whoever was told to wait.
+            (status.failed_attempts, status.attempted) = (None, attempted);
+            status.next_attempt_time = Some(Time(at));
+        }
         // How exactly it is on its way two processes may see differently, and would write against each other.
         if progress && !self.has_unsaved() && self.says_enough(reason) {
             status.conditions.clone_from(&self.token.status.clone().unwrap_or_default().conditions);
@@ -313,33 +340,11 @@ impl Pass<'_> {
     pub(super) async fn put_status(&mut self, status: VerteilTokenStatus) -> Result<(), ApiError> {
         let written = self.ctx.cluster.write_status(&self.token, &status).await?;
         let version = written.resource_version().and_then(|v| v.parse().ok());
-        self.ctx.memory.with(&self.key, |entry| entry.written = version);
+        self.ctx.memory.with(&self.key, |entry| (entry.written, entry.clock_offset) = (version, None));
         let before = std::mem::replace(&mut self.token, written);
         self.confirmed = true;
         self.tell(before.status.as_ref(), &status);
         Ok(())
-    }
-
-    /// An event for a trouble that is new, and for one that is over.
-    fn tell(&self, before: Option<&VerteilTokenStatus>, now: &VerteilTokenStatus) {
-        let contest = |status: &VerteilTokenStatus| condition(status, SECRET_CONTESTED).map(|c| c.message.clone());
-        if let Some(message) = contest(now).filter(|message| before.and_then(contest).as_ref() != Some(message)) {
-            self.say(Severity::Warning, SECRET_CONTESTED, "Reconcile", &message);
-        }
-        let old = before.and_then(Trouble::told_by);
-        let new = Trouble::told_by(now);
-        match (old, new) {
-            (Some(old), Some(new)) if old.reason == new.reason => {}
-            (_, Some(new)) => {
-                tracing::warn!(reason = new.reason.as_str(), "{}", new.message);
-                self.say(Severity::Warning, new.reason.as_str(), "Reconcile", &new.message);
-            }
-            // With a claim, a request is about to show whether it is over.
-            (Some(_), None) if now.claim.is_none() && condition(now, "Ready").is_some_and(|c| c.status == "True") => {
-                self.say(Severity::Normal, "Recovered", "Reconcile", "the token is valid and renewal works again");
-            }
-            (Some(_) | None, None) => {}
-        }
     }
 
     /// The status that follows from `view` and `standing`.
@@ -351,12 +356,14 @@ impl Pass<'_> {
             standing,
             rivals: if view.judged.stored.is_ours() { self.ctx.rivals.of(&self.token) } else { Vec::new() },
         };
-        next_status(&self.token.status.clone().unwrap_or_default(), &report, view.now)
-    }
-
-    pub(super) fn say(&self, severity: Severity, reason: &'static str, action: &'static str, note: &str) {
-        let note = Note { severity, reason, action, note: note.to_owned() };
-        self.ctx.events.say(&self.token.metadata, &note, self.ctx.clock.now());
+        let old = self.token.status.clone().unwrap_or_default();
+        let mut next = next_status(&old, &report, view.now);
+        if held_by_account(&old).is_some() {
+            // It is told anew as long as it lasts.
+            next.next_attempt_time = None;
+        }
+        self.tell_clock(&mut next, view.now);
+        next
     }
 
     pub(super) fn count_unsaved(&self) {

@@ -37,7 +37,7 @@ pub fn judge(
 ) -> Judged {
     let status = resource.status.clone().unwrap_or_default();
     let Some(secret) = secret else {
-        if let Some(first) = neighbours.first() {
+        if let Some(first) = neighbours.contest() {
             return without_content(Stored::Foreign, Some(first));
         }
         let lost = status.verified.is_some() || status.record_seal.is_some();

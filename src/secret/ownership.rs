@@ -21,10 +21,9 @@ pub enum Ownership {
 pub struct Neighbours {
     /// The resource that the Secret's label names, if that is not this one.
     pub labelled: Labelled,
-    /// The oldest of the others that name this Secret, if it is older than this resource.
-    pub older: Option<String>,
-    /// Another one that is at work on a first token for this Secret.
-    pub writing: Option<String>,
+    /// The one that goes before this resource where the Secret itself does not tell: at work on a first token for it, or the
+    /// oldest that names it.
+    pub first: Option<String>,
 }
 
 /// What became of the resource that a Secret's label names.
@@ -42,10 +41,10 @@ pub enum Labelled {
 // === impl Neighbours ===
 
 impl Neighbours {
-    /// Who goes before this resource where the Secret itself does not tell.
+    /// Who goes first instead of this resource, in words for a condition.
     #[must_use]
-    pub fn first(&self) -> Option<String> {
-        let other = self.writing.as_ref().or(self.older.as_ref())?;
+    pub fn contest(&self) -> Option<String> {
+        let other = self.first.as_ref()?;
         Some(format!("the VerteilToken {other} names it as well and comes first: name another one in spec.secret.name"))
     }
 }
@@ -116,7 +115,7 @@ pub(super) fn is_handed_over(resource: &VerteilToken, secret: &Secret) -> bool {
 }
 
 fn ours_if_first(neighbours: &Neighbours) -> Ownership {
-    neighbours.first().map_or(Ownership::Ours, Ownership::Foreign)
+    neighbours.contest().map_or(Ownership::Ours, Ownership::Foreign)
 }
 
 fn foreign(who: String) -> Ownership {
@@ -133,4 +132,75 @@ fn is_predecessor(owner: &OwnerReference, name: &str) -> bool {
 fn is_recorded(resource: &VerteilToken, secret: &Secret) -> bool {
     let recorded = resource.status.as_ref().and_then(|s| s.verified.as_ref()).map(|v| &v.secret.uid);
     recorded.is_some() && recorded == secret.metadata.uid.as_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test")]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const OURS: &str = "uid-ours";
+
+    fn resource(status: &Value) -> VerteilToken {
+        serde_json::from_value(json!({
+            "apiVersion": "verteil.dev/v1alpha1", "kind": "VerteilToken", "metadata": {"name": "t", "uid": OURS},
+            "spec": {"tokenURL": "https://a.b/token", "credentialsSecretRef": {"name": "c"}}, "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn secret(meta: &Value) -> Secret {
+        let mut secret: Secret = serde_json::from_value(json!({"metadata": meta})).unwrap();
+        secret.metadata.uid = Some("uid-secret".into());
+        secret
+    }
+
+    fn neighbours(labelled: Labelled, first: Option<&str>) -> Neighbours {
+        Neighbours { labelled, first: first.map(str::to_owned) }
+    }
+
+    fn is_ours(meta: &Value, sealed: bool, neighbours: &Neighbours) -> bool {
+        ownership(&resource(&json!({})), &secret(meta), sealed, neighbours) == Ownership::Ours
+    }
+
+    #[test]
+    fn the_label_with_a_seal_the_owner_or_consent_make_it_ours() {
+        let alone = Neighbours::default();
+        let label = |name: &str| json!({"labels": {TOKEN_LABEL: name}});
+        assert!(is_ours(&label("t"), true, &alone) && !is_ours(&label("t"), false, &alone));
+        assert!(!is_ours(&json!({}), true, &alone));
+        let owner = json!({"apiVersion": "verteil.dev/v1alpha1", "kind": "VerteilToken", "name": "t", "uid": OURS});
+        assert!(is_ours(&json!({"ownerReferences": [owner]}), false, &alone));
+        let consent = |name: &str| json!({"annotations": {ADOPT_ANNOTATION: name}});
+        assert!(is_ours(&consent("t"), false, &alone) && !is_ours(&consent("u"), true, &alone));
+        let status = json!({"verified": {
+            "generation": 1, "format": 1, "secret": {"uid": "uid-secret", "resourceVersion": "1"},
+            "credentials": {"uid": "c", "resourceVersion": "1"},
+        }});
+        assert_eq!(ownership(&resource(&status), &secret(&json!({})), false, &alone), Ownership::Ours);
+    }
+
+    #[test]
+    fn what_something_else_controls_is_never_ours() {
+        let owner = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d", "uid": "x", "controller": true});
+        let owners = json!([owner]);
+        let consent = json!({"annotations": {ADOPT_ANNOTATION: "t"}, "ownerReferences": owners});
+        let label = json!({"labels": {TOKEN_LABEL: "t"}, "ownerReferences": owners});
+        assert!(!is_ours(&consent, true, &Neighbours::default()) && !is_ours(&label, true, &Neighbours::default()));
+    }
+
+    #[test]
+    fn the_one_in_the_label_goes_first_while_it_exists_else_the_older() {
+        let theirs = || json!({"labels": {TOKEN_LABEL: "other"}});
+        assert!(is_ours(&theirs(), true, &neighbours(Labelled::Gone, None)));
+        assert!(!is_ours(&theirs(), false, &neighbours(Labelled::Gone, None)));
+        assert!(!is_ours(&theirs(), true, &neighbours(Labelled::Gone, Some("older"))));
+        assert!(!is_ours(&theirs(), true, &neighbours(Labelled::Elsewhere, None)));
+        assert!(!is_ours(&theirs(), true, &neighbours(Labelled::Rival, None)));
+        let ours = json!({"labels": {TOKEN_LABEL: "t"}});
+        assert!(is_ours(&ours, true, &neighbours(Labelled::Gone, Some("older"))));
+    }
 }

@@ -25,6 +25,10 @@ pub struct ProcessKey(hmac::Key);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct InputsFingerprint([u8; 32]);
 
+/// An account at an issuer, as remembered by one process: a host and a user name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AccountFingerprint([u8; 32]);
+
 // === impl Inputs ===
 
 impl Inputs {
@@ -101,10 +105,21 @@ impl ProcessKey {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(inputs.message().as_bytes());
         context.update(transport.as_bytes());
-        let mut bytes = [0; 32];
-        bytes.iter_mut().zip(context.sign().as_ref()).for_each(|(to, from)| *to = *from);
-        InputsFingerprint(bytes)
+        InputsFingerprint(bytes(&context.sign()))
     }
+
+    /// Remembers the account `username` at `host`.
+    #[must_use]
+    pub fn account(&self, host: &str, username: &str) -> AccountFingerprint {
+        let message = Message::new("verteil.dev/account").text(host).text(username);
+        AccountFingerprint(bytes(&hmac::sign(&self.0, message.as_bytes())))
+    }
+}
+
+fn bytes(tag: &hmac::Tag) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
+    bytes
 }
 
 /// Random characters for a name: 10 of them, in base32.

@@ -8,7 +8,7 @@ mod renewal;
 mod seal;
 
 pub use fingerprint::TokenFingerprint;
-pub use inputs::{Inputs, InputsFingerprint, ProcessKey, random_suffix};
+pub use inputs::{AccountFingerprint, Inputs, InputsFingerprint, ProcessKey, random_suffix};
 pub use lifetime::{JwtTimes, Lifetime, LifetimeSource};
 pub use record::{Record, RecordError};
 pub use renewal::{REPEATED_TOKEN_DELAY, Validity, renewal_point};

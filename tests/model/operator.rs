@@ -10,12 +10,13 @@ use futures::FutureExt;
 use http::{Request, Response};
 use kube::client::Body;
 use kube::runtime::controller::Action;
+use testbed::day::requeue;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use verteil_token_operator::api::VerteilToken;
 use verteil_token_operator::clock::Clock;
 use verteil_token_operator::cluster::{ApiError, Cluster, Events, Rivals, Versions};
-use verteil_token_operator::issuer::{AllowedHosts, Issuer, Permits};
+use verteil_token_operator::issuer::{AllowedHosts, Issuer, Limits, Permits, Reach};
 use verteil_token_operator::lease::Leadership;
 use verteil_token_operator::memory::Memory;
 use verteil_token_operator::metrics::Metrics;
@@ -86,6 +87,8 @@ impl Operator {
             versions: Arc::new(Versions::new(0)),
             config_maps: Arc::new(Versions::of_config_maps(0)),
             rivals: Rivals::new(bell.clone()),
+            limits: Limits::new(bell.clone()),
+            reach: Reach::new(bell.clone()),
             permits: Permits::new(4, bell),
             events,
             metrics: Arc::new(Metrics::new()),
@@ -141,17 +144,6 @@ impl Operator {
             Err(_) => Some(elapsed + Duration::from_secs(1 << self.failures.min(5))),
         };
     }
-}
-
-/// The wait of an action, which kube shows in its `Debug` only.
-fn requeue(action: &Action) -> Option<Duration> {
-    let text = format!("{action:?}");
-    let wait = text.split_once("Some(")?.1.split_once(')')?.0;
-    let (number, scale) = match wait.strip_suffix("ms") {
-        Some(number) => (number, 0.001),
-        None => (wait.strip_suffix('s').unwrap(), 1.0),
-    };
-    Some(Duration::from_secs_f64(number.parse::<f64>().unwrap() * scale))
 }
 
 /// A client whose calls are told to `arrivals`. Events are taken without a word: nothing depends on them.

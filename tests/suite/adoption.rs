@@ -4,12 +4,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use testbed::world::PATIENCE;
+use testbed::world::{PASSWORD, PATIENCE, USERNAME};
 use testbed::{World, eventually};
 use verteil_token_operator::api::IssueReason;
 
 use crate::OPERATOR;
 use crate::events::event;
+use crate::readme::block_under;
 
 /// What the file-based original keeps: its fields and no others.
 fn original(token: &str, expires_in: i64) -> Value {
@@ -80,6 +81,29 @@ async fn a_handed_over_token_is_imported_and_used_without_a_request() {
     world.create_token("flight", json!({})).await;
     world.ready("flight").await;
     world.stays_at(0).await;
+}
+
+#[tokio::test]
+async fn the_three_commands_of_the_readme_move_a_token_file_without_a_request() {
+    let world = World::new().await;
+    world.set_credentials("verteil-credentials", USERNAME, PASSWORD).await;
+    let _operator = world.operator(OPERATOR, &[]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("verteil_token.json");
+    std::fs::write(&file, original("imported-0", 30_000).to_string()).unwrap();
+    let commands: Vec<&str> = block_under("### Moving from a token file", "sh").lines().collect();
+    assert_eq!(commands.len(), 3);
+    for command in commands {
+        let from_file = format!("--from-file={}", file.display());
+        let command = command.replace("--from-file=verteil_token.json", &from_file).replace("verteil-token.yaml", "-");
+        let args: Vec<&str> = command.split(' ').collect();
+        let ["kubectl", args @ ..] = args.as_slice() else { panic!("{command}") };
+        world.kubectl(args, Some(block_under("## A first token", "yaml"))).await.succeeded();
+    }
+    world.ready("verteil-token").await;
+    assert_eq!(world.secret_key("verteil-token", "access_token").await, "imported-0");
+    let status = world.tokens().get("verteil-token").await.unwrap().status.unwrap();
+    assert_eq!(status.tokens_issued, None, "{status:?}");
 }
 
 #[tokio::test]

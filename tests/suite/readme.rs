@@ -3,9 +3,10 @@
 use clap::CommandFactory as _;
 use jiff::{SignedDuration, Timestamp};
 use testbed::World;
+use testbed::day::{HEAD, Setup};
 use verteil_token_operator::api::{Duration, IssueReason, VerteilToken};
 use verteil_token_operator::args::Cli;
-use verteil_token_operator::decide::{Reason, RestartReason};
+use verteil_token_operator::decide::{CLOCK_SKEW_REASONS, Reason, RestartReason};
 use verteil_token_operator::secret::{check_templates, template_keys};
 use verteil_token_operator::token::{Record, RecordSeal, renewal_point};
 
@@ -16,16 +17,20 @@ const LIFETIME: i64 = 43199;
 const TOKENS: usize = 20_000;
 const APPLY: [&str; 6] = ["apply", "--dry-run=server", "--validate=strict", "-o=json", "-f", "-"];
 
-/// The first block of YAML under a heading.
+/// The first block of this language under a heading.
+pub fn block_under(heading: &str, language: &str) -> &'static str {
+    let section = README.split_once(&format!("\n{heading}\n")).expect("the heading").1;
+    section.split_once(&format!("```{language}\n")).and_then(|(_, rest)| rest.split_once("```")).expect("a block").0
+}
+
 fn yaml_under(heading: &str) -> &'static str {
-    let section = README.split_once(&format!("\n## {heading}\n")).expect("the heading").1;
-    section.split_once("```yaml\n").and_then(|(_, rest)| rest.split_once("```")).expect("a block of YAML").0
+    block_under(&format!("## {heading}"), "yaml")
 }
 
 #[test]
 fn every_reason_has_a_line_of_advice() {
     let words = Reason::ALL.map(Reason::as_str).into_iter().chain(IssueReason::ALL.map(IssueReason::as_str));
-    let words = words.chain(RestartReason::ALL.map(RestartReason::as_str));
+    let words = words.chain(RestartReason::ALL.map(RestartReason::as_str)).chain(CLOCK_SKEW_REASONS);
     let missing: Vec<&str> = words.filter(|word| !README.contains(&format!("\n| `{word}` | "))).collect();
     assert!(missing.is_empty(), "no row for {missing:?}");
 }
@@ -118,6 +123,20 @@ fn text(seconds: i64) -> String {
     let parts = [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
     let shown = parts.into_iter().filter(|(number, _)| *number > 0).map(|(number, unit)| format!("{number}{unit}"));
     shown.collect::<Vec<_>>().concat()
+}
+
+#[test]
+fn the_table_of_costs_is_one_that_the_command_prints() {
+    let rows = README.split_once(HEAD).expect("the head").1.trim_start().lines();
+    let rows: Vec<Vec<&str>> =
+        rows.take(8).map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect();
+    for (setup, rows) in Setup::ALL.into_iter().zip(rows.chunks(2)) {
+        for (row, resources) in rows.iter().zip(["1", "100"]) {
+            assert_eq!((row[0], row[1], row[4]), (setup.as_str(), resources, setup.bound().to_string().as_str()));
+            let most: usize = row[2].split(' ').next().unwrap().parse().unwrap();
+            assert!(most <= setup.bound(), "{row:?}");
+        }
+    }
 }
 
 #[test]

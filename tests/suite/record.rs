@@ -1,5 +1,7 @@
 //! Is a damaged record noticed and replaced, a damaged Secret repaired, and everybody else's left alone?
 
+use std::path::Path;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
@@ -51,10 +53,35 @@ async fn the_record_is_that_of_the_original_and_its_loader_accepts_it() {
     ] {
         assert_eq!(world.secret_key("flight", key).await, value, "{key}");
     }
-    // The original's loader: four fields, and five minutes to go.
+    let folder = tempfile::tempdir().unwrap();
+    mount(&world, "flight", folder.path()).await;
     #[expect(clippy::disallowed_methods, reason = "the loader's own clock")]
     let now = Timestamp::now().as_second();
-    assert!(now < expiry - 300 && (saved - now).abs() < 60);
+    assert_eq!(load(folder.path(), now), Some(record["access_token"].as_str().unwrap().to_owned()));
+    assert_eq!(load(folder.path(), expiry - 301).is_some(), load(folder.path(), expiry - 300).is_none());
+    assert!((saved - now).abs() < 60);
+}
+
+/// Writes a Secret into a folder as the kubelet mounts it: keys that lead through `..data`, which is swapped as a whole.
+async fn mount(world: &World, secret: &str, folder: &Path) {
+    let keys = world.secrets().get(secret).await.unwrap().data.unwrap();
+    let version = folder.join("..2026_11_24_00_00_00.1");
+    std::fs::create_dir(&version).unwrap();
+    std::os::unix::fs::symlink(version.file_name().unwrap(), folder.join("..data")).unwrap();
+    for (name, bytes) in keys {
+        std::fs::write(version.join(&name), bytes.0).unwrap();
+        std::os::unix::fs::symlink(Path::new("..data").join(&name), folder.join(&name)).unwrap();
+    }
+}
+
+/// What the original's loader makes of the folder: the four fields, and five minutes to go.
+fn load(folder: &Path, now: i64) -> Option<String> {
+    let bytes = std::fs::read(folder.join(RECORD)).ok()?;
+    let record: Value = serde_json::from_slice(&bytes).ok()?;
+    record.get("token_data")?.get("access_token")?;
+    record.get("saved_at")?.as_f64()?;
+    let valid = now < record.get("token_expiry")?.as_i64()? - 300;
+    valid.then(|| record.get("access_token")?.as_str().map(str::to_owned)).flatten()
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
+use kube::api::ListParams;
 use serde_json::json;
+use testbed::proxy::{Call, Fault, Kind};
 use testbed::world::PATIENCE;
 use testbed::{World, eventually};
 use verteil_token_operator::api::VerteilTokenStatus;
@@ -98,12 +100,43 @@ async fn a_new_name_that_cannot_be_written_yet_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_crash_between_the_new_secret_and_the_mark_on_the_former_loses_neither() {
+    for after in [false, true] {
+        for nth in [0, 1] {
+            let fault = if after { Fault::HangAfter } else { Fault::Hang };
+            let world = World::new().await;
+            let proxy = world.proxy();
+            let operator = world.operator_behind(&proxy, OPERATOR, &[]);
+            operator.wait_until_ready().await;
+            world.create_token("flight", json!({})).await;
+            world.ready("flight").await;
+            let token = world.secret_key("flight", "access_token").await;
+            // The first write is that of the new Secret, the second the mark.
+            let skipped = std::sync::atomic::AtomicUsize::new(0);
+            let nth_write = move |call: &Call| {
+                call.kind == Kind::WriteSecret && skipped.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == nth
+            };
+            let met = proxy.fault(nth_write, [fault]);
+            rename(&world, "renamed").await;
+            met.wait("the write", PATIENCE).await;
+            operator.kill();
+            let _second = world.operator(OPERATOR, &[]).await;
+            world.stores("renamed", &token).await;
+            left_behind(&world, "flight", "renamed").await;
+            world.status("flight", "nothing to remember", |s| s.former_secret_name.is_none()).await;
+            world.ready("flight").await;
+            world.stays_at(1).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn while_a_quota_refuses_the_new_name_the_resource_is_not_ready_and_asks_for_nothing() {
     let world = World::new().await;
     let _operator = world.operator(OPERATOR, &[]).await;
     world.create_token("flight", json!({})).await;
     world.ready("flight").await;
-    let used = world.secrets().list(&Default::default()).await.unwrap().items.len();
+    let used = world.secrets().list(&ListParams::default()).await.unwrap().items.len();
     let quota = json!({
         "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"},
         "spec": {"hard": {"count/secrets": used.to_string()}},

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde_json::json;
 use testbed::World;
+use testbed::proxy::{Call, Fault, Kind};
 use testbed::world::{InProcess, PATIENCE, TestClock};
 use verteil_token_operator::api::IssueReason;
 
@@ -134,4 +135,37 @@ async fn a_renew_annotation_is_served_once_for_each_value() {
     world.change("flight", json!({"metadata": {"annotations": {"other": "x"}}})).await;
     world.stays_at(2).await;
     drop(operator);
+}
+
+#[tokio::test]
+async fn a_renew_value_is_served_once_over_a_crash_a_wiped_status_and_a_manifest_applied_again() {
+    let world = World::new().await;
+    let proxy = world.proxy();
+    let operator = world.operator_behind(&proxy, OPERATOR, &[]);
+    operator.wait_until_ready().await;
+    let mut manifest = world.token("flight", json!({}));
+    world.kubectl_apply(&manifest.to_string()).await;
+    world.ready("flight").await;
+    // The Secret is written, and the process dies before it can say so.
+    let of_status = |call: &Call| call.kind == Kind::Status && call.name == "flight";
+    let met = proxy.fault(of_status, std::iter::repeat_n(Fault::Hang, 100));
+    manifest["metadata"]["annotations"] = json!({"verteil.dev/renew": "one"});
+    world.kubectl_apply(&manifest.to_string()).await;
+    world.issuer.wait_for_count(2, PATIENCE).await;
+    world.stores("flight", &world.issuer.last_token("flight").unwrap()).await;
+    operator.kill();
+    assert!(met.count() > 0);
+    let operator = world.operator(OPERATOR, &[]).await;
+    let status = world.status("flight", "what the Secret tells", |s| s.last_renew_request.is_some()).await;
+    assert_eq!((status.last_renew_request.as_deref(), status.tokens_issued), (Some("one"), Some(2)));
+    world.kubectl_apply(&manifest.to_string()).await;
+    let path = r#"[{"op":"remove","path":"/status"}]"#;
+    world
+        .kubectl(&["patch", "vt", "flight", "--subresource=status", "--type=json", "-p", path], None)
+        .await
+        .succeeded();
+    world.ready("flight").await;
+    world.kubectl_apply(&manifest.to_string()).await;
+    world.stays_at(2).await;
+    assert_eq!(operator.terminate().await, Some(0));
 }

@@ -2,8 +2,8 @@
 
 use kube::ResourceExt;
 use serde_json::json;
-use testbed::World;
 use testbed::world::PATIENCE;
+use testbed::{ControlPlane, Options, World};
 use verteil_token_operator::api::VerteilTokenStatus;
 use verteil_token_operator::decide::condition;
 
@@ -74,6 +74,24 @@ async fn of_twenty_new_ones_at_once_the_oldest_gets_the_secret_for_one_request()
 }
 
 #[tokio::test]
+async fn an_older_one_that_comes_in_mid_issuance_lets_the_younger_finish() {
+    let world = World::new().await;
+    let _operator = world.operator(OPERATOR, &[]).await;
+    world.create_token("old", json!({})).await;
+    world.ready("old").await;
+    world.issuer.hold();
+    world.create_token("young", shared("Delete")).await;
+    world.issuer.wait_until_held(1, PATIENCE).await;
+    world.change("old", json!({"spec": {"secret": {"name": "shared"}}})).await;
+    let waits = world.condition("old", "Stalled", "True", "SecretNotOurs").await;
+    assert!(message(&waits, "Stalled").contains("the VerteilToken young names it as well"), "{waits:?}");
+    world.issuer.release();
+    world.ready("young").await;
+    assert_eq!(label(&world).await, "young");
+    world.stays_at(2).await;
+}
+
+#[tokio::test]
 async fn what_the_deleted_one_left_behind_is_taken_up_by_the_one_that_waited() {
     let world = World::new().await;
     let _operator = world.operator(OPERATOR, &[]).await;
@@ -85,6 +103,28 @@ async fn what_the_deleted_one_left_behind_is_taken_up_by_the_one_that_waited() {
     world.condition("second", "Stalled", "True", "SecretNotOurs").await;
     world.kubectl(&["delete", "vt", "first"], None).await.succeeded();
     assert_eq!(world.ready("second").await.expires_at, before.expires_at);
+    assert_eq!(label(&world).await, "second");
+    world.stays_at(1).await;
+}
+
+#[tokio::test]
+async fn a_deletion_that_no_watch_has_told_of_is_noticed_all_the_same() {
+    let cluster = Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
+    let world = World::in_cluster(cluster).await;
+    let proxy = world.proxy();
+    let operator = world.operator_behind(&proxy, OPERATOR, &[]);
+    operator.wait_until_ready().await;
+    let retained =
+        json!({"tokenURL": world.issuer.url_for("one"), "secret": {"name": "shared", "deletionPolicy": "Retain"}});
+    world.create_token("first", retained.clone()).await;
+    world.ready("first").await;
+    world.create_token("second", retained).await;
+    world.condition("second", "Stalled", "True", "SecretNotOurs").await;
+    proxy.cut();
+    world.kubectl(&["delete", "vt", "first"], None).await.succeeded();
+    cluster.forget_history().await.unwrap();
+    proxy.mend();
+    world.ready("second").await;
     assert_eq!(label(&world).await, "second");
     world.stays_at(1).await;
 }

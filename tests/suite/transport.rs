@@ -10,8 +10,8 @@ use verteil_token_operator::decide::condition;
 
 use crate::OPERATOR;
 use crate::events::event;
+use crate::failures::shows_no_canary;
 use crate::trust::put;
-use crate::wire::shows_no_canary;
 
 const AMBIGUOUS: &str = "verteil_token_ambiguous_generations_total";
 /// What a server that knows TLS 1.1 at most answers to a client that wants more: an alert, or its own version.

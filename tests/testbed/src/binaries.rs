@@ -4,6 +4,8 @@
 //!    `kube-controller-manager`, as `setup-envtest` provides. What is not there comes from 2.
 //! 2. One binary with all components, built by Go from `controlplane/` beside this crate and kept in
 //!    `target/testbed/bin` under a name that changes with its sources.
+//!
+//! [`helm`] is found in the same way, and built from `helm/` by the first test that runs it.
 
 mod build;
 
@@ -87,13 +89,10 @@ impl Binaries {
     /// # Caveats
     /// Blocks, for some minutes when it builds; it reports on stderr then.
     pub fn find() -> anyhow::Result<Self> {
-        let assets = std::env::var_os(ASSETS).filter(|value| !value.is_empty()).map(PathBuf::from);
-        if let Some(folder) = &assets {
-            ensure!(folder.is_dir(), "{ASSETS} is {}, which is not a folder", folder.display());
-        }
+        let assets = assets()?;
         let mut binaries = Self { assets, multi_call: None };
         if Component::CONTROL_PLANE.iter().any(|component| binaries.asset(*component).is_none()) {
-            binaries.multi_call = Some(build::multi_call()?);
+            binaries.multi_call = Some(build::KUBERNETES.find()?);
         }
         Ok(binaries)
     }
@@ -111,4 +110,23 @@ impl Binaries {
         let program = self.assets.as_ref()?.join(component.name());
         program.is_file().then_some(program)
     }
+}
+
+/// Helm's command line, of version 4, built first if that has never been done.
+///
+/// # Caveats
+/// Blocks, for some minutes when it builds; it reports on stderr then.
+pub fn helm() -> anyhow::Result<PathBuf> {
+    match assets()?.map(|folder| folder.join("helm")).filter(|program| program.is_file()) {
+        Some(program) => Ok(program),
+        None => build::HELM.find(),
+    }
+}
+
+fn assets() -> anyhow::Result<Option<PathBuf>> {
+    let assets = std::env::var_os(ASSETS).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(folder) = &assets {
+        ensure!(folder.is_dir(), "{ASSETS} is {}, which is not a folder", folder.display());
+    }
+    Ok(assets)
 }

@@ -7,6 +7,7 @@
 //! - [`Proxy`]: between one operator and the apiserver, with faults at any call.
 //! - [`process::Child`]: a child process that never outlives the test process, however that one ends.
 //! - [`World`]: one test's namespace, issuer and operators, explained when the test fails.
+//! - [`day`]: a simulated day of the operator in seconds, and what broken setups cost in it.
 //! - [`demo`]: what `cargo demo` shows.
 //! - [`wait`]: waiting for a condition, and asserting that one keeps holding, with a reason on failure.
 //!
@@ -26,6 +27,7 @@ mod authority;
 pub mod binaries;
 mod connect_proxy;
 pub mod control_plane;
+pub mod day;
 pub mod demo;
 pub mod issuer;
 mod odd_server;

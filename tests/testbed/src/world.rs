@@ -98,6 +98,12 @@ impl World {
         self.cluster.kubectl(&args, stdin).await.expect("kubectl runs")
     }
 
+    /// Helm in this namespace.
+    pub async fn helm(&self, args: &[&str]) -> crate::control_plane::Output {
+        let args: Vec<&str> = ["--namespace", &self.namespace].into_iter().chain(args.iter().copied()).collect();
+        self.cluster.helm(&args).await.expect("Helm runs")
+    }
+
     /// Writes a credentials Secret, new or not.
     pub async fn set_credentials(&self, name: &str, username: &str, password: &str) {
         let secret = json!({

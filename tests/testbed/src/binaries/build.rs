@@ -1,4 +1,4 @@
-//! Building the binary with all components, once for each state of its sources.
+//! Building programs from their Go modules, once for each state of their sources.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
@@ -10,11 +10,9 @@ use anyhow::{Context as _, bail};
 
 use crate::process::Child;
 
-/// What the binary is made of: with these its name in the cache changes.
+/// What a program is made of: with these its name in the cache changes.
 const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
-/// The line of `go.mod` with the version of Kubernetes.
-const KUBERNETES: &str = "k8s.io/kubernetes";
-/// Where the components look for their version. Unset, they call themselves `v0.0.0-master+$Format:%H$`, at which
+/// Where Kubernetes' components look for their version. Unset, they call themselves `v0.0.0-master+$Format:%H$`, at which
 /// `kubectl version` fails and Helm refuses any chart with a `kubeVersion`.
 const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
 /// The pause between two lines of progress.
@@ -22,77 +20,128 @@ const PROGRESS: Duration = Duration::from_secs(15);
 /// Longer than any build that still makes headway.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// The path of the binary, built if it is not there yet.
-pub(super) fn multi_call() -> anyhow::Result<PathBuf> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("controlplane");
-    let cache = target_folder()?.join("testbed").join("bin");
-    let args = build_args(&kubernetes_version(&sources)?);
-    let binary = cache.join(format!("k8s-{:016x}", fingerprint(&sources, &args)?));
-    if binary.is_file() {
-        return Ok(binary);
-    }
-    fs::create_dir_all(&cache)?;
-    let _lock = lock(&cache.join("lock"))?;
-    // Another process may have built it while this one waited for the lock.
-    if !binary.is_file() {
-        build(&sources, &args, &binary)?;
-    }
-    Ok(binary)
+/// A program that is built by Go.
+pub(super) struct Program {
+    /// Its module, a folder beside this crate.
+    folder: &'static str,
+    /// How its file in the cache begins.
+    prefix: &'static str,
+    /// What of the module is built.
+    package: &'static str,
+    /// The module that gives it its version.
+    versioned_by: &'static str,
+    /// What it is called where it is waited for.
+    what: &'static str,
+    minutes: u32,
+    /// Whether it is stamped with its version, as Kubernetes is.
+    stamped: bool,
 }
 
-fn build(sources: &Path, args: &[String], binary: &Path) -> anyhow::Result<()> {
-    remove_leftovers(binary.parent().unwrap_or(sources))?;
-    let part = binary.with_extension("part");
-    let log = binary.with_extension("log");
-    say(&format!(
-        "building etcd and Kubernetes {} from their Go modules; about 8 minutes on two cores the first time \
-         (log: {})",
-        kubernetes_version(sources)?,
-        log.display()
-    ));
-    let mut all_args: Vec<&OsStr> = vec!["-C".as_ref(), sources.as_ref(), "build".as_ref()];
-    all_args.extend(args.iter().map(AsRef::<OsStr>::as_ref));
-    all_args.extend(["-o".as_ref(), part.as_os_str(), ".".as_ref()]);
-    let start = Instant::now();
-    let go = Child::spawn("go build", go()?, all_args, &[("CGO_ENABLED", "0"), ("GOWORK", "off")], &log)?;
-    let status = loop {
-        if let Some(status) = go.wait_blocking(PROGRESS) {
-            break status;
+/// All components of Kubernetes in one.
+pub(super) const KUBERNETES: Program = Program {
+    folder: "controlplane",
+    prefix: "k8s",
+    package: ".",
+    versioned_by: "k8s.io/kubernetes",
+    what: "etcd and Kubernetes",
+    minutes: 8,
+    stamped: true,
+};
+
+/// Helm's command line.
+pub(super) const HELM: Program = Program {
+    folder: "helm",
+    prefix: "helm",
+    package: "helm.sh/helm/v4/cmd/helm",
+    versioned_by: "helm.sh/helm/v4",
+    what: "Helm",
+    minutes: 3,
+    stamped: false,
+};
+
+// === impl Program ===
+
+impl Program {
+    /// The path of the binary, built if it is not there yet.
+    pub(super) fn find(&self) -> anyhow::Result<PathBuf> {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join(self.folder);
+        let cache = target_folder()?.join("testbed").join("bin");
+        let args = self.build_args(&self.version(&sources)?);
+        let binary = cache.join(format!("{}-{:016x}", self.prefix, fingerprint(&sources, &args)?));
+        if binary.is_file() {
+            return Ok(binary);
         }
-        if start.elapsed() > LONGEST {
-            bail!("go build has not ended after {LONGEST:?}: {}", go.log_tail(20));
+        fs::create_dir_all(&cache)?;
+        // One build at a time: each alone takes all the cores that it is given.
+        let _lock = lock(&cache.join("lock"))?;
+        // Another process may have built it while this one waited for the lock.
+        if !binary.is_file() {
+            self.build(&sources, &args, &binary)?;
         }
-        say(&format!("still building, {} s", start.elapsed().as_secs()));
-    };
-    if !status.success() {
-        bail!("go build failed ({status}):\n{}", go.log_tail(40));
+        Ok(binary)
     }
-    // Renamed when complete: whoever sees the name sees the whole file.
-    fs::rename(&part, binary)?;
-    fs::remove_file(&log)?;
-    say(&format!("built in {} s", start.elapsed().as_secs()));
-    Ok(())
-}
 
-/// `go build` flags. Half the cores, as a test run has other work to do meanwhile, but no fewer than two.
-fn build_args(version: &str) -> Vec<String> {
-    let jobs = std::thread::available_parallelism().map_or(2, |cores| (cores.get() / 2).max(2));
-    let mut numbers = version.trim_start_matches('v').split('.');
-    let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
-    let stamps = [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor), ("gitTreeState", "clean")];
-    let stamps = stamps.map(|(field, value)| format!("-X {VERSION_PACKAGE}.{field}={value}")).join(" ");
-    vec!["-trimpath".to_owned(), "-buildvcs=false".to_owned(), format!("-p={jobs}"), format!("-ldflags=-s -w {stamps}")]
-}
+    fn build(&self, sources: &Path, args: &[String], binary: &Path) -> anyhow::Result<()> {
+        remove_leftovers(binary.parent().unwrap_or(sources))?;
+        let part = binary.with_extension("part");
+        let log = binary.with_extension("log");
+        say(&format!(
+            "building {} {} from Go modules; about {} minutes on two cores the first time (log: {})",
+            self.what,
+            self.version(sources)?,
+            self.minutes,
+            log.display()
+        ));
+        let go = go()?;
+        // Behind the tests that run meanwhile.
+        let mut all_args: Vec<&OsStr> = vec!["-n".as_ref(), "10".as_ref(), go.as_ref()];
+        all_args.extend::<[&OsStr; 3]>(["-C".as_ref(), sources.as_ref(), "build".as_ref()]);
+        all_args.extend(args.iter().map(AsRef::<OsStr>::as_ref));
+        all_args.extend(["-o".as_ref(), part.as_os_str(), self.package.as_ref()]);
+        let start = Instant::now();
+        let go = Child::spawn("go build", "nice", all_args, &[("CGO_ENABLED", "0"), ("GOWORK", "off")], &log)?;
+        let status = loop {
+            if let Some(status) = go.wait_blocking(PROGRESS) {
+                break status;
+            }
+            if start.elapsed() > LONGEST {
+                bail!("go build has not ended after {LONGEST:?}: {}", go.log_tail(20));
+            }
+            say(&format!("still building {}, {} s", self.what, start.elapsed().as_secs()));
+        };
+        if !status.success() {
+            bail!("go build failed ({status}):\n{}", go.log_tail(40));
+        }
+        // Renamed when complete: whoever sees the name sees the whole file.
+        fs::rename(&part, binary)?;
+        fs::remove_file(&log)?;
+        say(&format!("built {} in {} s", self.what, start.elapsed().as_secs()));
+        Ok(())
+    }
 
-/// The version of Kubernetes in `go.mod`, its only place.
-fn kubernetes_version(sources: &Path) -> anyhow::Result<String> {
-    let go_mod = fs::read_to_string(sources.join("go.mod"))?;
-    go_mod
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix(KUBERNETES)?.split_whitespace().next())
-        .find(|version| version.starts_with('v'))
-        .map(str::to_owned)
-        .with_context(|| format!("go.mod does not require {KUBERNETES}"))
+    /// `go build` flags. Half the cores, as a test run has other work to do meanwhile, but no fewer than two.
+    fn build_args(&self, version: &str) -> Vec<String> {
+        let jobs = std::thread::available_parallelism().map_or(2, |cores| (cores.get() / 2).max(2));
+        let mut linked = "-s -w".to_owned();
+        if self.stamped {
+            let mut numbers = version.trim_start_matches('v').split('.');
+            let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+            let stamps = [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor), ("gitTreeState", "clean")];
+            linked.extend(stamps.map(|(field, value)| format!(" -X {VERSION_PACKAGE}.{field}={value}")));
+        }
+        vec!["-trimpath".to_owned(), "-buildvcs=false".to_owned(), format!("-p={jobs}"), format!("-ldflags={linked}")]
+    }
+
+    /// The version in `go.mod`, its only place.
+    fn version(&self, sources: &Path) -> anyhow::Result<String> {
+        let go_mod = fs::read_to_string(sources.join("go.mod"))?;
+        go_mod
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix(self.versioned_by)?.split_whitespace().next())
+            .find(|version| version.starts_with('v'))
+            .map(str::to_owned)
+            .with_context(|| format!("go.mod does not require {}", self.versioned_by))
+    }
 }
 
 /// FNV-1a over the sources and flags: stable over time, which the standard hasher does not promise.
@@ -103,8 +152,11 @@ fn fingerprint(sources: &Path, args: &[String]) -> anyhow::Result<u64> {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
     };
-    for name in SOURCES {
-        add(&fs::read(sources.join(name)).with_context(|| format!("cannot read {name} of the control plane"))?);
+    for path in SOURCES.map(|name| sources.join(name)) {
+        // A module that only names a program of another one has no source of its own.
+        if path.extension().is_some_and(|extension| extension != "go") || path.is_file() {
+            add(&fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+        }
     }
     // The number of jobs changes nothing in the binary.
     for arg in args.iter().filter(|arg| !arg.starts_with("-p=")) {
@@ -124,7 +176,7 @@ fn go() -> anyhow::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).map(|folder| folder.join("go")).find(|program| program.is_file()).context(
         "the control plane of the tests is built with Go, and there is no `go` in PATH: install Go 1.26 or newer, or \
-         set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver, kube-controller-manager and kubectl",
+         set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver, kube-controller-manager, kubectl and helm",
     )
 }
 
@@ -134,7 +186,7 @@ fn lock(path: &Path) -> anyhow::Result<File> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            say("waiting for another process that builds the control plane");
+            say("waiting for another process that builds Kubernetes or Helm");
             file.lock()?;
         }
         Err(TryLockError::Error(error)) => return Err(error.into()),

@@ -1,4 +1,4 @@
-//! Ways into the cluster: clients, kubeconfigs, kubectl.
+//! Ways into the cluster: clients, kubeconfigs, kubectl, Helm.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -13,16 +13,16 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::components::write;
 use super::{ControlPlane, Setup};
-use crate::binaries::Component;
+use crate::binaries::{Component, helm};
 
 /// A server on the same machine accepts at once or not at all; a frozen one does accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Without it a call to a frozen server would hang for ever. Above the minute between two bookmarks of a quiet watch.
 const READ_TIMEOUT: Duration = Duration::from_secs(75);
-/// For one run of kubectl, above the timeouts of its own waits in tests.
-const KUBECTL_TIMEOUT: Duration = Duration::from_secs(120);
+/// For one run of a program, above the timeouts of its own waits in tests.
+const RUN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What a run of kubectl has left.
+/// What a run of kubectl or Helm has left.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// How it ended.
@@ -36,11 +36,11 @@ pub struct Output {
 // === impl Output ===
 
 impl Output {
-    /// What it printed; fails the test if kubectl failed.
+    /// What it printed; fails the test if it failed.
     #[expect(clippy::must_use_candidate, reason = "often all that matters is that it did not fail")]
     #[track_caller]
     pub fn succeeded(self) -> String {
-        assert!(self.status.success(), "kubectl failed ({}): {}{}", self.status, self.stderr, self.stdout);
+        assert!(self.status.success(), "it failed ({}): {}{}", self.status, self.stderr, self.stdout);
         self.stdout
     }
 }
@@ -101,8 +101,18 @@ impl ControlPlane {
     /// it somebody else.
     pub async fn kubectl(&self, args: &[&str], stdin: Option<&str>) -> anyhow::Result<Output> {
         let tool = self.setup.binaries.tool(Component::Kubectl)?;
-        let mut process = tokio::process::Command::new(&tool.program)
-            .args(tool.args(args.iter().copied()))
+        self.run(&tool.program, &tool.args(args.iter().copied()), stdin).await
+    }
+
+    /// Runs Helm as the administrator. The first time it may be built, which takes some minutes.
+    pub async fn helm(&self, args: &[&str]) -> anyhow::Result<Output> {
+        let helm = tokio::task::spawn_blocking(helm).await??;
+        self.run(&helm, args, None).await
+    }
+
+    async fn run(&self, program: &Path, args: &[&str], stdin: Option<&str>) -> anyhow::Result<Output> {
+        let mut process = tokio::process::Command::new(program)
+            .args(args)
             .env("KUBECONFIG", self.kubeconfig())
             // Its cache goes where everything of this control plane is, and no preferences of a person come in.
             .env("HOME", self.setup.dir.path())
@@ -111,9 +121,9 @@ impl ControlPlane {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .context("cannot start kubectl")?;
-        let mut input = process.stdin.take().context("no pipe to kubectl")?;
-        let output = tokio::time::timeout(KUBECTL_TIMEOUT, async {
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let mut input = process.stdin.take().context("no pipe to the program")?;
+        let output = tokio::time::timeout(RUN_TIMEOUT, async {
             let feed = async {
                 // It may end without reading; then its own words say why.
                 input.write_all(stdin.unwrap_or_default().as_bytes()).await.ok();
@@ -122,7 +132,7 @@ impl ControlPlane {
             tokio::join!(feed, process.wait_with_output()).1
         })
         .await
-        .with_context(|| format!("kubectl {args:?} has not ended after {KUBECTL_TIMEOUT:?}"))??;
+        .with_context(|| format!("{} {args:?} has not ended after {RUN_TIMEOUT:?}", program.display()))??;
         Ok(Output {
             status: output.status,
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -52,6 +52,8 @@ pub(super) enum Pace {
         bytes: usize,
         every: Duration,
     },
+    /// No length is announced.
+    Chunked,
     /// The head announces all of the body, the connection ends after so many bytes.
     Truncated {
         after: usize,
@@ -177,6 +179,19 @@ impl Answer {
         self
     }
 
+    /// Sets a header unless it is set.
+    #[must_use]
+    pub fn or_header(self, name: &str, value: &str) -> Self {
+        if self.headers.iter().any(|(set, _)| set.eq_ignore_ascii_case(name)) { self } else { self.header(name, value) }
+    }
+
+    /// Sets another status.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
     /// Waits before anything is sent, or before the connection is closed.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
@@ -188,6 +203,13 @@ impl Answer {
     #[must_use]
     pub fn dripping(mut self, bytes: usize, every: Duration) -> Self {
         self.pace = Pace::Drip { bytes: bytes.max(1), every };
+        self
+    }
+
+    /// Sends the body in chunks, without a length in front.
+    #[must_use]
+    pub fn chunked(mut self) -> Self {
+        self.pace = Pace::Chunked;
         self
     }
 

@@ -186,6 +186,7 @@ fn response(answer: Answer) -> Result<Response<BoxBody<Bytes, Broken>>, Broken> 
     let body = match answer.pace {
         Pace::AtOnce => Full::new(whole).map_err(|never: Infallible| match never {}).boxed(),
         Pace::Drip { bytes, every } => drip(whole, bytes, every),
+        Pace::Chunked => drip(whole, 16, Duration::ZERO),
         Pace::Truncated { after } => truncated(whole.slice(..after.min(length))),
     };
     let mut response = response.body(body).map_err(io::Error::other)?;
@@ -193,7 +194,9 @@ fn response(answer: Answer) -> Result<Response<BoxBody<Bytes, Broken>>, Broken> 
     if is_json {
         headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json;charset=UTF-8"));
     }
-    headers.entry(CONTENT_LENGTH).or_insert(length.into());
+    if !matches!(answer.pace, Pace::Chunked) {
+        headers.entry(CONTENT_LENGTH).or_insert(length.into());
+    }
     Ok(response)
 }
 

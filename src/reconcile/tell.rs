@@ -1,0 +1,42 @@
+//! Events: posted where a status tells something new, and for what happens once.
+
+use super::Pass;
+use crate::api::VerteilTokenStatus;
+use crate::cluster::{Note, Severity};
+use crate::decide::{CLOCK_SKEW, SECRET_CONTESTED, Trouble, condition};
+
+// === impl Pass ===
+
+impl Pass<'_> {
+    /// An event for a trouble that is new, and for one that is over.
+    pub(super) fn tell(&self, before: Option<&VerteilTokenStatus>, now: &VerteilTokenStatus) {
+        let contest = |status: &VerteilTokenStatus| condition(status, SECRET_CONTESTED).map(|c| c.message.clone());
+        if let Some(message) = contest(now).filter(|message| before.and_then(contest).as_ref() != Some(message)) {
+            self.say(Severity::Warning, SECRET_CONTESTED, "Reconcile", &message);
+        }
+        let skewed = |status| condition(status, CLOCK_SKEW);
+        if let (None, Some(skew)) = (before.and_then(skewed), skewed(now)) {
+            tracing::warn!("{}", skew.message);
+            self.say(Severity::Warning, CLOCK_SKEW, "RequestToken", &skew.message);
+        }
+        let old = before.and_then(Trouble::told_by);
+        let new = Trouble::told_by(now);
+        match (old, new) {
+            (Some(old), Some(new)) if old.reason == new.reason => {}
+            (_, Some(new)) => {
+                tracing::warn!(reason = new.reason.as_str(), "{}", new.message);
+                self.say(Severity::Warning, new.reason.as_str(), "Reconcile", &new.message);
+            }
+            // With a claim, a request is about to show whether it is over.
+            (Some(_), None) if now.claim.is_none() && condition(now, "Ready").is_some_and(|c| c.status == "True") => {
+                self.say(Severity::Normal, "Recovered", "Reconcile", "the token is valid and renewal works again");
+            }
+            (Some(_) | None, None) => {}
+        }
+    }
+
+    pub(super) fn say(&self, severity: Severity, reason: &'static str, action: &'static str, note: &str) {
+        let note = Note { severity, reason, action, note: note.to_owned() };
+        self.ctx.events.say(&self.token.metadata, &note, self.ctx.clock.now());
+    }
+}
