@@ -77,7 +77,8 @@ pub fn interpret(raw: &RawAnswer, inputs: &Inputs, requested_at: Timestamp) -> R
         200..=299 => issued(raw, error, requested_at)
             .map_err(|message| Failure { ambiguous: true, ..Failure::new(FailureClass::Answer, message) }),
         300..=399 => {
-            let to = raw.location.as_deref().map(|l| format!(" to {}", quotable_location(l))).unwrap_or_default();
+            let to = raw.location.as_deref().and_then(|l| quotable_location(l, inputs));
+            let to = to.map(|to| format!(" to {to}")).unwrap_or_default();
             Err(failure(
                 FailureClass::Answer,
                 format!(
@@ -136,7 +137,10 @@ fn issued(raw: &RawAnswer, error: Option<String>, requested_at: Timestamp) -> Re
         },
     };
     let token_type = match issued.token_type {
-        Some(Value::String(kind)) if !kind.is_empty() && kind.len() <= 64 => kind,
+        // Templates put it into headers and files: a line break in it would be one there.
+        Some(Value::String(kind)) if (1..=64).contains(&kind.len()) && kind.bytes().all(|b| b.is_ascii_graphic()) => {
+            kind
+        }
         Some(_) | None => "Bearer".into(),
     };
     let lifetime = Lifetime::of(expires_in, JwtTimes::of(&token), requested_at);
@@ -180,10 +184,12 @@ fn http_date(text: &str) -> Option<Timestamp> {
 /// The RFC 6749 section 5.2 error in `body`, fit to be shown. A server of another kind may write any word into `error`.
 fn oauth_error(body: &[u8], inputs: &Inputs) -> Option<String> {
     let Ok(Value::Object(fields)) = serde_json::from_slice(body) else { return None };
+    let token = fields.get("access_token").and_then(Value::as_str).filter(|token| !token.is_empty());
     let text = |field: &str, longest: usize| {
         let text = fields.get(field)?.as_str()?;
-        let printable = !text.is_empty() && text.len() <= longest && !text.chars().any(char::is_control);
-        (printable && !shows_credentials(text, inputs)).then(|| text.to_owned())
+        let printable = !text.is_empty() && text.len() <= longest && text.chars().all(is_printable);
+        let secret = token.is_some_and(|token| text.contains(token)) || shows_credentials(text, inputs);
+        (printable && !secret).then(|| text.to_owned())
     };
     if !fields.get("error")?.is_string() {
         return None;
@@ -198,11 +204,10 @@ fn oauth_error(body: &[u8], inputs: &Inputs) -> Option<String> {
 /// Whether `text` shows user name or password: as they are, percent-encoded, or in base64 as in an Authorization header.
 fn shows_credentials(text: &str, inputs: &Inputs) -> bool {
     let (username, password) = (inputs.username(), inputs.password());
-    let decoded = form_urlencoded::parse(text.replace(['=', '&'], "%20").as_bytes())
-        .map(|(name, _)| name.to_lowercase())
-        .collect::<String>();
-    let texts = [text.to_lowercase(), decoded];
-    let shown = |secret: &str| !secret.is_empty() && texts.iter().any(|text| text.contains(&secret.to_lowercase()));
+    let decoded =
+        form_urlencoded::parse(text.replace(['=', '&'], "%20").as_bytes()).map(|(name, _)| folded(&name)).collect();
+    let texts: [String; 2] = [folded(text), decoded];
+    let shown = |secret: &str| !secret.is_empty() && texts.iter().any(|text| text.contains(&folded(secret)));
     let in_base64 = |secret: &str| {
         let padded = shown(&BASE64_STANDARD_NO_PAD.encode(secret));
         !secret.is_empty() && (padded || shown(&BASE64_URL_SAFE_NO_PAD.encode(secret)))
@@ -212,10 +217,22 @@ fn shows_credentials(text: &str, inputs: &Inputs) -> bool {
         || in_base64(&pair)
 }
 
-/// A redirect's target without its query, which could carry anything.
-fn quotable_location(location: &str) -> String {
-    let end = location.find(['?', '#']).unwrap_or(location.len());
-    location.chars().take(end.min(LONGEST_QUOTE)).filter(|c| !c.is_control()).collect()
+/// Without regard to case. Lower case alone is not enough: that of the Greek sigma depends on what follows it.
+fn folded(text: &str) -> String {
+    text.to_uppercase().chars().flat_map(char::to_lowercase).collect()
+}
+
+/// A redirect's target without its query, which could carry anything; none if it shows a user, ours or another.
+fn quotable_location(location: &str, inputs: &Inputs) -> Option<String> {
+    let target = location.split(['?', '#']).next()?;
+    let target: String = target.chars().filter(|c| is_printable(*c)).collect();
+    let quotable = !target.is_empty() && !target.contains('@') && !shows_credentials(&target, inputs);
+    quotable.then(|| target.chars().take(LONGEST_QUOTE).collect())
+}
+
+/// No control character, and none that is not seen but changes how the others are: what Rust writes as an escape.
+fn is_printable(c: char) -> bool {
+    matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1
 }
 
 #[cfg(test)]
@@ -272,9 +289,11 @@ mod tests {
 
     #[test]
     fn keeps_the_token_type_as_written() {
-        for (body, kind) in
-            [(r#"{"access_token":"t","token_type":"bearer"}"#, "bearer"), (r#"{"access_token":"t"}"#, "Bearer")]
-        {
+        for (body, kind) in [
+            (r#"{"access_token":"t","token_type":"bearer"}"#, "bearer"),
+            (r#"{"access_token":"t"}"#, "Bearer"),
+            (r#"{"access_token":"t","token_type":"mac\r\nX-Fake: 1"}"#, "Bearer"),
+        ] {
             assert_eq!(answer(200, body).ok().unwrap().token_type, kind);
         }
     }
@@ -331,6 +350,32 @@ mod tests {
             let shown = ["canary", "y2fu", "%63", "\n"].into_iter().find(|part| message.to_lowercase().contains(part));
             assert_eq!(shown, None, "{message}");
         }
+    }
+
+    #[test]
+    fn a_redirect_is_quoted_without_its_query_and_without_users() {
+        let to = |location: &str| {
+            let location = Some(location.to_owned());
+            let raw = RawAnswer { status: 302, location, ..RawAnswer::default() };
+            let message = interpret(&raw, &inputs(), Timestamp::UNIX_EPOCH).err().unwrap().message;
+            message.split_once("302, a redirect").unwrap().1.split_once(": redirects").unwrap().0.to_owned()
+        };
+        assert_eq!(to("https://a.example/é?canary=1#x"), " to https://a.example/é");
+        for location in ["", "?x", "https://u:p@a.example/", "https://a.example/Canary-User/x"] {
+            assert_eq!(to(location), "", "{location}");
+        }
+        assert_eq!(to(&"é".repeat(300)).chars().count(), " to ".len() + LONGEST_QUOTE);
+    }
+
+    #[test]
+    fn credentials_are_found_in_other_cases_and_hidden_letters_are_not_shown() {
+        let greek = Inputs::new("u".into(), "x".to_owned().into(), "ΚΩΔΙΚΟΣ".to_owned().into(), vec![], [].into());
+        assert!(["ΚΩΔΙΚΟΣΑ", "κωδικος", "ΚωδικοσΑ"].iter().all(|text| shows_credentials(text, &greek)));
+        assert!(!shows_credentials("ΚΩΔΙΚΟ", &greek));
+        assert!("Ungültig: „scope“ \"a\\b\"".chars().all(is_printable));
+        assert!(!"\u{202e}\u{2028}\u{200b}\n".chars().any(is_printable));
+        let token = answer(200, r#"{"access_token":"secret-t","error":"x","error_description":"of secret-t"}"#);
+        assert!(token.err().unwrap().message.ends_with("an error: x"));
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub struct Exchange {
 }
 
 /// What an issuer answered, before it is understood. No `Debug`: it may hold a token.
+#[derive(Default)]
 pub struct RawAnswer {
     /// HTTP status code.
     pub status: u16,

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use url::Url;
+use url::{Host, Url};
 
 /// A list of hosts that token URLs may name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,18 +86,26 @@ impl FromStr for AllowedHost {
         };
         let pattern = match host.strip_prefix('*') {
             Some("") => Pattern::Any,
-            Some(domain) => Pattern::Below(domain.strip_prefix('.').ok_or(HostError)?.to_owned()),
-            None => Pattern::Exactly(host.to_owned()),
+            Some(domain) => match named(domain.strip_prefix('.').ok_or(HostError)?)? {
+                Host::Domain(domain) => Pattern::Below(domain),
+                // Nothing lies below an address.
+                Host::Ipv4(_) | Host::Ipv6(_) => return Err(HostError),
+            },
+            None => Pattern::Exactly(named(host)?.to_string()),
         };
-        let name = match &pattern {
-            Pattern::Any => return Ok(Self { pattern, port }),
-            Pattern::Below(name) | Pattern::Exactly(name) => name,
-        };
-        match url::Host::parse(name) {
-            Ok(_) if !name.contains('*') && !name.contains('/') => Ok(Self { pattern, port }),
-            Ok(_) | Err(_) => Err(HostError),
-        }
+        Ok(Self { pattern, port })
     }
+}
+
+/// A host as URLs name it, whichever way it is written: letters of other scripts, odd addresses, a dot at the end.
+fn named(text: &str) -> Result<Host, HostError> {
+    let host = match Host::parse(text).map_err(|_| HostError)? {
+        // After parsing: the dot may be written as %2e.
+        Host::Domain(domain) => Host::Domain(domain.trim_end_matches('.').to_owned()),
+        address @ (Host::Ipv4(_) | Host::Ipv6(_)) => address,
+    };
+    let name = host.to_string();
+    if name.is_empty() || name.contains('*') { Err(HostError) } else { Ok(host) }
 }
 
 impl fmt::Display for AllowedHost {
@@ -153,8 +161,37 @@ mod tests {
     }
 
     #[test]
+    fn a_host_is_allowed_whichever_way_it_is_written() {
+        for (list, url) in [
+            ("bücher.example", "https://bücher.example/"),
+            ("*.bücher.example", "https://a.xn--bcher-kva.example/"),
+            ("a.example.", "https://a.example/"),
+            ("a.example%2e", "https://a.example/"),
+            ("*.a.example.", "https://b.a.example./"),
+            ("0x7f.1", "https://127.0.0.1/"),
+            ("[0:0::0001]", "https://[::1]/"),
+        ] {
+            assert!(allows(list, url), "{list} {url}");
+        }
+    }
+
+    #[test]
     fn refuses_what_is_not_a_host() {
-        for text in ["", "*foo", "a.*.example", "a:b", "a:99999", "a/b", "https://a"] {
+        for text in [
+            "",
+            "*.",
+            ".",
+            "*.127.0.0.1",
+            "*.0.1",
+            "*.[::1]",
+            "a.\u{ff0a}.example",
+            "*foo",
+            "a.*.example",
+            "a:b",
+            "a:99999",
+            "a/b",
+            "https://a",
+        ] {
             assert_eq!(text.parse::<AllowedHost>(), Err(HostError), "{text}");
         }
     }
