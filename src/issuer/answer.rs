@@ -317,7 +317,6 @@ mod tests {
             (429, "", FailureClass::RateLimited, "429"),
             (503, "", FailureClass::Unavailable, "503"),
             (204, "", FailureClass::Answer, "204, but its body is empty"),
-            (200, "\u{1f}\u{8b}", FailureClass::Answer, "not a JSON object"),
             (200, "", FailureClass::Answer, "empty"),
             (200, "<html></html>", FailureClass::Answer, "not a JSON object"),
             (200, "[1]", FailureClass::Answer, "not a JSON object"),
@@ -331,6 +330,18 @@ mod tests {
             assert!(failure.message.contains(shown), "{status} {body}: {}", failure.message);
             assert_eq!(failure.ambiguous, status / 100 == 2, "{status} {body}");
         }
+    }
+
+    #[test]
+    fn a_compressed_body_is_named_by_its_header_or_its_first_bytes() {
+        let said = |encoded, body: &[u8]| {
+            let raw = RawAnswer { status: 200, encoded, body: Some(body.to_vec()), ..RawAnswer::default() };
+            interpret(&raw, &inputs(), Timestamp::UNIX_EPOCH).err().unwrap().message
+        };
+        for (encoded, body) in [(true, b"\x78\x9c\x03".as_slice()), (false, b"\x1f\x8b\x08")] {
+            assert!(said(encoded, body).contains("its body is compressed (Content-Encoding)"), "{body:x?}");
+        }
+        assert!(said(false, b"\x1f").contains("not a JSON object") && said(true, b"").contains("empty"));
     }
 
     #[test]
