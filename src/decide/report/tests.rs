@@ -62,6 +62,9 @@ fn what_keeps_the_operator_from_trying_counts_from_the_renewal_point() {
         |second| format!("no luck; renewal fails since {}, the stored token holds until {}", at(second), at(EXPIRY));
     assert_eq!(look(&mut status, held(), missing(), at(RENEWAL)), (true, at(300), since(RENEWAL)));
     assert_eq!(look(&mut status, held(), missing(), at(1500)), (true, at(300), since(RENEWAL)));
+    // A request out of turn that failed is tried again, and fails from then on.
+    let mut renewed = VerteilTokenStatus::default();
+    assert_eq!(look(&mut renewed, held(), trouble(Reason::RateLimited), at(500)), (true, at(500), since(500)));
     let mut late = VerteilTokenStatus::default();
     assert_eq!(look(&mut late, held(), missing(), at(1200)), (true, at(1200), since(1200)));
 }
