@@ -15,6 +15,7 @@ mod answers;
 mod backoff;
 mod bad_objects;
 mod brake;
+mod chart;
 mod crashes;
 mod crd;
 mod day;
