@@ -90,7 +90,44 @@ async fn upgrade_rollback_uninstall_and_another_install_cost_no_token() {
     let file = world.file("other.yaml", &all.to_string());
     let args = ["upgrade", "--install", "tokens", CHART, "--take-ownership", "--values", file.to_str().unwrap()];
     world.helm(&args).await.succeeded();
-    finds_the_token(&world, &before).await.terminate().await;
+    let operator = finds_the_token(&world, &before).await;
+
+    // Without keep the definition goes, and with it what is not to be retained.
+    world.create_token("kept", json!({"secret": {"deletionPolicy": "Retain"}})).await;
+    world.ready("kept").await;
+    operator.terminate().await;
+    world.helm(&["upgrade", "tokens", CHART, "--reuse-values", "--set=crds.keep=false"]).await.succeeded();
+    world.helm(&["uninstall", "tokens"]).await.succeeded();
+    world.kubectl(&["wait", "--for=delete", "crd", CRD, "--timeout=60s"], None).await.succeeded();
+    // It learns of changed definitions only now and then.
+    world.cluster.restart_controller_manager().await.unwrap();
+    world.kubectl(&["wait", "--for=delete", "secret/flight", "--timeout=60s"], None).await.succeeded();
+    world.secrets().get("kept").await.unwrap();
+    world.stays_at(2).await;
+}
+
+#[tokio::test]
+async fn the_notes_say_what_comes_next_in_commands_that_work_as_they_stand() {
+    let world = World::new().await;
+    let values = json!({"crds": {"enabled": false}, "namespaces": [world.namespace]});
+    let said = world.install(CHART, RELEASE, &values).await.succeeded();
+    assert!(said.contains(&format!("Next, in the namespace {}:", world.namespace)), "{said}");
+    let commands = said.split_once(":\n\nkubectl create").expect("commands").1.split_once("\n\n").expect("their end").0;
+    let (written, wait) = commands.rsplit_once("\nkubectl wait").unwrap();
+    let kubectl = format!("{} --namespace {}", world.cluster.kubectl_words().unwrap(), world.namespace);
+    let script = format!("kubectl() {{ {kubectl} \"$@\"; }}\nkubectl create{written}\n");
+    let run = tokio::process::Command::new("sh")
+        .args(["-euc", &script])
+        .env("KUBECONFIG", world.cluster.kubeconfig())
+        .output()
+        .await
+        .unwrap();
+    assert!(run.status.success(), "{run:?}");
+    let token = wait.rsplit_once(' ').unwrap().1;
+    world.kubectl(&["get", token], None).await.succeeded();
+    let test = format!("helm test {RELEASE} --namespace {}", world.namespace);
+    assert!(said.contains(&test), "{said}");
+    world.stays_at(0).await;
 }
 
 #[tokio::test]
