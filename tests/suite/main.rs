@@ -47,6 +47,7 @@ mod template;
 mod transport;
 mod trust;
 mod wire;
+mod workflows;
 
 /// The operator's binary, built by cargo for these tests.
 const OPERATOR: &str = env!("CARGO_BIN_EXE_verteil-token-operator");

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use testbed::world::{CHART, Operator, PATIENCE};
-use testbed::{World, eventually};
+use testbed::{ControlPlane, World, eventually};
 
 use super::{RELEASE, control_plane, for_tests};
 use crate::OPERATOR;
@@ -132,7 +132,8 @@ async fn the_notes_say_what_comes_next_in_commands_that_work_as_they_stand() {
 
 #[tokio::test]
 async fn a_second_release_of_the_same_name_has_its_own_namespace_roles_and_lease() {
-    let (one, two) = (World::new().await, World::new().await);
+    let cluster = ControlPlane::shared().await;
+    let (one, two) = (World::without_role(cluster).await, World::without_role(cluster).await);
     let mut operators = Vec::new();
     for world in [&one, &two] {
         let values = for_tests(json!({"crds": {"enabled": false}, "namespaces": [world.namespace]}));

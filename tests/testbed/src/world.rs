@@ -60,13 +60,18 @@ impl World {
 
     /// The same in a control plane of the test's own.
     pub async fn in_cluster(cluster: &'static ControlPlane) -> Self {
-        install_crd(cluster, &cluster.client()).await;
-        let world = Self::bare(cluster).await;
+        let world = Self::without_role(cluster).await;
         world.kubectl_apply(&role(&world.namespace)).await;
         world
     }
 
-    /// The same without the CRD and the role: a chart brings them.
+    /// The same without the role: a chart brings it.
+    pub async fn without_role(cluster: &'static ControlPlane) -> Self {
+        install_crd(cluster, &cluster.client()).await;
+        Self::bare(cluster).await
+    }
+
+    /// The same without the CRD and the role: a chart brings both.
     pub async fn bare(cluster: &'static ControlPlane) -> Self {
         let client = cluster.client();
         let number = WORLDS.fetch_add(1, Ordering::Relaxed);
