@@ -36,6 +36,7 @@ mod midway;
 mod overlap;
 mod prometheus;
 mod readme;
+mod ready;
 mod record;
 mod rename;
 mod renew;

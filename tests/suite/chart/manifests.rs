@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use clap::Parser as _;
 use serde_json::{Value, json};
 use testbed::World;
 use testbed::world::CHART;
 use verteil_token_operator::api::crd;
+use verteil_token_operator::args::{Cli, Command};
 
 use super::{RELEASE, kind, the};
 use crate::prometheus::promtool;
@@ -242,6 +244,16 @@ async fn whoever_selects_pods_selects_the_operators_and_never_those_of_a_test() 
         assert_eq!((&endpoint["port"], &endpoint["honorLabels"]), (&service["spec"]["ports"][0]["name"], &json!(true)));
         let port = &deployment["spec"]["template"]["spec"]["containers"][0]["ports"][0];
         assert_eq!((&service["spec"]["ports"][0]["targetPort"], &port["containerPort"]), (&port["name"], &json!(8080)));
+        // What helm test asks.
+        let args = the(&objects, "Pod")["spec"]["containers"][0]["args"].as_array().unwrap().clone();
+        let args = ["operator"].into_iter().chain(args.iter().map(|arg| arg.as_str().unwrap()));
+        let Some(Command::Ready(asks)) = Cli::try_parse_from(args).unwrap().command else { panic!("another command") };
+        let host = format!("{}.{}.svc", service["metadata"]["name"].as_str().unwrap(), world.namespace);
+        assert_eq!((asks.url.host_str(), asks.url.port()), (Some(host.as_str()), Some(8080)));
+        assert_eq!(
+            asks.url.path(),
+            deployment["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]["httpGet"]["path"]
+        );
     }
 }
 
