@@ -70,6 +70,14 @@ impl ControlPlane {
         Ok(path)
     }
 
+    /// A kubeconfig with this bearer token, such as one of a ServiceAccount.
+    pub fn kubeconfig_with_token(&self, token: &str) -> anyhow::Result<PathBuf> {
+        let number = self.setup.kubeconfigs.fetch_add(1, Ordering::Relaxed) + 1;
+        let path = self.setup.dir.path().join(format!("kubeconfig-{number}"));
+        write(&path, &kubeconfig(&self.setup, token, None))?;
+        Ok(path)
+    }
+
     /// The administrator's client configuration: no retries behind a test's back, and every call ends.
     #[must_use]
     pub fn client_config(&self) -> kube::Config {
