@@ -73,7 +73,9 @@ fn core(c: &mut Criterion) {
     measure(c, "record seal: make", || RecordSeal::of(black_box(&record)));
     measure(c, "record seal: check", || RecordSeal::check(black_box(seal.as_str()), &record));
     measure(c, "input seal: make", || InputSeal::of(black_box(&inputs), record.access_token()));
-    measure(c, "input seal: check", || InputSeal::check(input_seal.as_str(), black_box(&inputs), record.access_token()));
+    measure(c, "input seal: check", || {
+        InputSeal::check(input_seal.as_str(), black_box(&inputs), record.access_token())
+    });
     measure(c, "record: parse", || Record::parse(black_box(&json)).unwrap());
     measure(c, "record: print", || black_box(&record).to_json());
 }

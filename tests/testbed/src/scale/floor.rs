@@ -27,8 +27,12 @@ pub(super) async fn writes(bed: &Bed, concurrency: usize) -> anyhow::Result<Dura
             ..Default::default()
         };
         secrets.create(&PostParams { dry_run: true, ..Default::default() }, &secret).await?;
-        let claimed =
-            write_status(tokens, token, json!({"claim": {"id": "floor", "startedAt": TIME, "seconds": 30}})).await?;
+        let claimed = write_status(
+            tokens,
+            token,
+            json!({"claim": {"id": "floor", "holder": "floor", "startedAt": TIME, "seconds": 30}}),
+        )
+        .await?;
         secrets.create(&PostParams::default(), &secret).await?;
         write_status(tokens, claimed, json!({"recordSeal": "x".repeat(43), "issuedAt": TIME, "expiresAt": TIME}))
             .await?;
