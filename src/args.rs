@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::api::{Duration, MANAGER};
 use crate::issuer::AllowedHost;
 use crate::lease::{Timings, TimingsError};
+use crate::ready::ReadyArgs;
 use crate::serve::LoopbackAddress;
 
 /// Keeps OAuth2 access tokens in Secrets and asks for a new one only when the stored one has reached its end.
@@ -30,6 +31,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Print the CustomResourceDefinition as YAML
     Crd,
+    /// Wait until an operator says that it is ready, as `helm test` does
+    Ready(ReadyArgs),
 }
 
 /// How the operator runs.

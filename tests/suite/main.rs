@@ -15,6 +15,7 @@ mod answers;
 mod backoff;
 mod bad_objects;
 mod brake;
+mod chart;
 mod crashes;
 mod crd;
 mod day;
@@ -35,6 +36,7 @@ mod midway;
 mod overlap;
 mod prometheus;
 mod readme;
+mod ready;
 mod record;
 mod rename;
 mod renew;
@@ -46,6 +48,7 @@ mod template;
 mod transport;
 mod trust;
 mod wire;
+mod workflows;
 
 /// The operator's binary, built by cargo for these tests.
 const OPERATOR: &str = env!("CARGO_BIN_EXE_verteil-token-operator");

@@ -163,3 +163,16 @@ async fn the_token_with_workloads_to_restart_is_accepted() {
     assert_eq!(applied.stderr, "");
     applied.succeeded();
 }
+
+#[tokio::test]
+async fn the_token_for_argo_cd_is_accepted() {
+    let world = World::new().await;
+    let section = block_under("### Tokens in your own chart", "yaml");
+    assert!(section.contains("dependsOn"), "{section}");
+    let blocks = README.split_once("\n### Tokens in your own chart\n").unwrap().1.split("```yaml\n").skip(1);
+    let token =
+        blocks.map(|block| block.split_once("```").unwrap().0).find(|block| block.contains("kind: VerteilToken"));
+    let applied = world.kubectl(&APPLY, token).await;
+    assert_eq!(applied.stderr, "");
+    applied.succeeded();
+}
