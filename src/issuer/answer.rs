@@ -72,7 +72,7 @@ pub fn interpret(raw: &RawAnswer, inputs: &Inputs, requested_at: Timestamp) -> R
         200..=299 => issued(raw, error, requested_at)
             .map_err(|message| Failure { ambiguous: true, ..Failure::new(FailureClass::Answer, message) }),
         300..=399 => {
-            let to = raw.location.as_deref().and_then(|l| quotable_location(l, inputs));
+            let to = raw.location.as_deref().and_then(|l| quotable_location(l, raw.body.as_deref(), inputs));
             let to = to.map(|to| format!(" to {to}")).unwrap_or_default();
             Err(failure(
                 FailureClass::Answer,

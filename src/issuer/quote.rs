@@ -2,7 +2,7 @@
 //! Nothing of a body else, and not even those if they show the credentials.
 
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD, Engine};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::token::Inputs;
 
@@ -11,8 +11,8 @@ const LONGEST_QUOTE: usize = 200;
 
 /// The RFC 6749 section 5.2 error in `body`, fit to be shown. A server of another kind may write any word into `error`.
 pub(super) fn oauth_error(body: &[u8], inputs: &Inputs) -> Option<String> {
-    let Ok(Value::Object(fields)) = serde_json::from_slice(body) else { return None };
-    let token = fields.get("access_token").and_then(Value::as_str).filter(|token| !token.is_empty());
+    let fields = fields(body)?;
+    let token = token(&fields);
     let text = |field: &str, longest: usize| {
         let text = fields.get(field)?.as_str()?;
         let printable = !text.is_empty() && text.len() <= longest && text.chars().all(is_printable);
@@ -27,6 +27,14 @@ pub(super) fn oauth_error(body: &[u8], inputs: &Inputs) -> Option<String> {
         Some(description) => format!("{error} ({description})"),
         None => error,
     })
+}
+
+fn fields(body: &[u8]) -> Option<Map<String, Value>> {
+    serde_json::from_slice(body).ok()
+}
+
+fn token(fields: &Map<String, Value>) -> Option<&str> {
+    fields.get("access_token").and_then(Value::as_str).filter(|token| !token.is_empty())
 }
 
 /// Whether `text` shows user name or password: as they are, percent-encoded, or in base64 as in an Authorization header.
@@ -50,11 +58,14 @@ fn folded(text: &str) -> String {
     text.to_uppercase().chars().flat_map(char::to_lowercase).collect()
 }
 
-/// A redirect's target without its query, which could carry anything; none if it shows a user, ours or another.
-pub(super) fn quotable_location(location: &str, inputs: &Inputs) -> Option<String> {
+/// A redirect's target without its query, which could carry anything; none if it shows a user, ours or another, or the token
+/// that is in `body`.
+pub(super) fn quotable_location(location: &str, body: Option<&[u8]>, inputs: &Inputs) -> Option<String> {
     let target = location.split(['?', '#']).next()?;
     let target: String = target.chars().filter(|c| is_printable(*c)).collect();
-    let quotable = !target.is_empty() && !target.contains('@') && !shows_credentials(&target, inputs);
+    let fields = body.and_then(fields).unwrap_or_default();
+    let secret = token(&fields).is_some_and(|token| target.contains(token)) || shows_credentials(&target, inputs);
+    let quotable = !target.is_empty() && !target.contains('@') && !secret;
     quotable.then(|| target.chars().take(LONGEST_QUOTE).collect())
 }
 
@@ -117,11 +128,12 @@ mod tests {
 
     #[test]
     fn a_redirect_is_quoted_without_its_query_and_without_users() {
-        let to = |location: &str| quotable_location(location, &inputs());
+        let to = |location: &str| quotable_location(location, Some(br#"{"access_token":"t-1"}"#), &inputs());
         for rest in ["?canary=1#x", "#canary?x"] {
             assert_eq!(to(&format!("https://a.example/é{rest}")).as_deref(), Some("https://a.example/é"));
         }
-        for location in ["", "?x", "https://u:p@a.example/", "https://a.example/Canary-User/x"] {
+        for location in ["", "?x", "https://u:p@a.example/", "https://a.example/Canary-User/x", "https://a.example/t-1"]
+        {
             assert_eq!(to(location), None, "{location}");
         }
         assert_eq!(to("https://a.example/\u{1}\u{202e}b").as_deref(), Some("https://a.example/b"));
