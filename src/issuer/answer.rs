@@ -1,19 +1,23 @@
 //! What an answer means: a token, or one of the classes of failure. Pure.
 //!
 //! Nothing of a body is quoted but the `error` of RFC 6749 section 5.2 and its description, and not even those if they show
-//! the credentials.
+//! the credentials or what may be a token.
 
-use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD, Engine};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::RawAnswer;
 use crate::decide::FailureClass;
+use crate::quote::{is_printable, quotes};
 use crate::token::{AccessToken, Inputs, JwtTimes, Lifetime};
 
 /// Longest `error_description` that is quoted.
 const LONGEST_QUOTE: usize = 200;
+/// Longest word of it. UUIDs are shorter, and hashes by which a vendor finds a request; tokens are mostly longer.
+const LONGEST_WORD: usize = 64;
+/// Longest part of a redirect's path: a tenant's UUID is shorter.
+const LONGEST_PART: usize = 40;
 /// How gzip begins (RFC 1952 section 2.3.1).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
@@ -88,7 +92,7 @@ pub fn interpret(raw: &RawAnswer, inputs: &Inputs, requested_at: Timestamp) -> R
         }
         429 => Err(failure(
             FailureClass::RateLimited,
-            "the issuer answered 429: too many requests for this account".into(),
+            "the issuer answered 429: too many requests for this account; it is asked again by itself".into(),
         )),
         401 => Err(failure(
             FailureClass::Refused,
@@ -101,7 +105,10 @@ pub fn interpret(raw: &RawAnswer, inputs: &Inputs, requested_at: Timestamp) -> R
                 format!("the issuer answered {status} without an OAuth error: check spec.tokenURL"),
             ),
         }),
-        500..=599 => Err(failure(FailureClass::Unavailable, format!("the issuer answered {status}"))),
+        500..=599 => Err(failure(
+            FailureClass::Unavailable,
+            format!("the issuer answered {status}, a failure on its side: it is asked again by itself"),
+        )),
         _ => Err(failure(
             FailureClass::Answer,
             format!("the issuer answered {status}, which is not an answer to a token request"),
@@ -117,11 +124,11 @@ fn issued(raw: &RawAnswer, error: Option<String>, requested_at: Timestamp) -> Re
     }
     let Ok(issued) = serde_json::from_slice::<Issued>(body) else {
         return unusable(match body.as_slice() {
-            [] => "its body is empty",
+            [] => "its body is empty: is spec.tokenURL the token endpoint?",
             _ if raw.encoded || body.starts_with(&GZIP) => {
                 "its body is compressed (Content-Encoding), which was not asked for"
             }
-            _ => "its body is not a JSON object",
+            _ => "its body is not a JSON object: is spec.tokenURL the token endpoint?",
         });
     };
     let Some(Value::String(token)) = issued.access_token else { return unusable("it holds no access_token") };
@@ -184,12 +191,11 @@ fn http_date(text: &str) -> Option<Timestamp> {
 /// The RFC 6749 section 5.2 error in `body`, fit to be shown. A server of another kind may write any word into `error`.
 fn oauth_error(body: &[u8], inputs: &Inputs) -> Option<String> {
     let Ok(Value::Object(fields)) = serde_json::from_slice(body) else { return None };
-    let token = fields.get("access_token").and_then(Value::as_str).filter(|token| !token.is_empty());
+    let token = fields.get("access_token").and_then(Value::as_str).unwrap_or_default();
     let text = |field: &str, longest: usize| {
         let text = fields.get(field)?.as_str()?;
         let printable = !text.is_empty() && text.len() <= longest && text.chars().all(is_printable);
-        let secret = token.is_some_and(|token| text.contains(token)) || shows_credentials(text, inputs);
-        (printable && !secret).then(|| text.to_owned())
+        (printable && !shows_secrets(text, inputs, token)).then(|| text.to_owned())
     };
     if !fields.get("error")?.is_string() {
         return None;
@@ -201,38 +207,21 @@ fn oauth_error(body: &[u8], inputs: &Inputs) -> Option<String> {
     })
 }
 
-/// Whether `text` shows user name or password: as they are, percent-encoded, or in base64 as in an Authorization header.
-fn shows_credentials(text: &str, inputs: &Inputs) -> bool {
-    let (username, password) = (inputs.username(), inputs.password());
-    let decoded =
-        form_urlencoded::parse(text.replace(['=', '&'], "%20").as_bytes()).map(|(name, _)| folded(&name)).collect();
-    let texts: [String; 2] = [folded(text), decoded];
-    let shown = |secret: &str| !secret.is_empty() && texts.iter().any(|text| text.contains(&folded(secret)));
-    let in_base64 = |secret: &str| {
-        let padded = shown(&BASE64_STANDARD_NO_PAD.encode(secret));
-        !secret.is_empty() && (padded || shown(&BASE64_URL_SAFE_NO_PAD.encode(secret)))
-    };
-    let pair = format!("{username}:{password}");
-    [username, username.trim(), password, password.trim()].into_iter().any(|s| shown(s) || in_base64(s))
-        || in_base64(&pair)
+/// Whether any form of the credentials or of `token` is in `text`, or a word so long that it might be a token.
+fn shows_secrets(text: &str, inputs: &Inputs, token: &str) -> bool {
+    let secrets = [inputs.username(), inputs.password(), token].map(str::as_bytes);
+    quotes(text, secrets) || text.split_whitespace().any(|word| word.len() > LONGEST_WORD)
 }
 
-/// Without regard to case. Lower case alone is not enough: that of the Greek sigma depends on what follows it.
-fn folded(text: &str) -> String {
-    text.to_uppercase().chars().flat_map(char::to_lowercase).collect()
-}
-
-/// A redirect's target without its query, which could carry anything; none if it shows a user, ours or another.
+/// A redirect's target without its query, which could carry anything; none if it shows a user, ours or another, or what might
+/// be a token.
 fn quotable_location(location: &str, inputs: &Inputs) -> Option<String> {
     let target = location.split(['?', '#']).next()?;
     let target: String = target.chars().filter(|c| is_printable(*c)).collect();
-    let quotable = !target.is_empty() && !target.contains('@') && !shows_credentials(&target, inputs);
+    let long = target.split('/').any(|part| part.len() > LONGEST_PART);
+    let secret = quotes(&target, [inputs.username(), inputs.password()].map(str::as_bytes));
+    let quotable = !target.is_empty() && !target.contains('@') && !long && !secret;
     quotable.then(|| target.chars().take(LONGEST_QUOTE).collect())
-}
-
-/// No control character, and none that is not seen but changes how the others are: what Rust writes as an escape.
-fn is_printable(c: char) -> bool {
-    matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1
 }
 
 #[cfg(test)]
@@ -361,21 +350,20 @@ mod tests {
             message.split_once("302, a redirect").unwrap().1.split_once(": redirects").unwrap().0.to_owned()
         };
         assert_eq!(to("https://a.example/é?canary=1#x"), " to https://a.example/é");
-        for location in ["", "?x", "https://u:p@a.example/", "https://a.example/Canary-User/x"] {
+        let token = format!("https://a.example/next/{}", "x".repeat(LONGEST_PART + 1));
+        for location in ["", "?x", "https://u:p@a.example/", "https://a.example/Canary-User/x", &token] {
             assert_eq!(to(location), "", "{location}");
         }
-        assert_eq!(to(&"é".repeat(300)).chars().count(), " to ".len() + LONGEST_QUOTE);
+        assert_eq!(to(&"é/".repeat(300)).chars().count(), " to ".len() + LONGEST_QUOTE);
     }
 
     #[test]
-    fn credentials_are_found_in_other_cases_and_hidden_letters_are_not_shown() {
-        let greek = Inputs::new("u".into(), "x".to_owned().into(), "ΚΩΔΙΚΟΣ".to_owned().into(), vec![], [].into());
-        assert!(["ΚΩΔΙΚΟΣΑ", "κωδικος", "ΚωδικοσΑ"].iter().all(|text| shows_credentials(text, &greek)));
-        assert!(!shows_credentials("ΚΩΔΙΚΟ", &greek));
-        assert!("Ungültig: „scope“ \"a\\b\"".chars().all(is_printable));
-        assert!(!"\u{202e}\u{2028}\u{200b}\n".chars().any(is_printable));
-        let token = answer(200, r#"{"access_token":"secret-t","error":"x","error_description":"of secret-t"}"#);
-        assert!(token.err().unwrap().message.ends_with("an error: x"));
+    fn a_token_in_an_error_is_not_shown_nor_what_may_be_one() {
+        for text in ["of secret-t".to_owned(), "c2VjcmV0LXQ= is valid".into(), format!("a {}", "x".repeat(65))] {
+            let body = serde_json::json!({"access_token": "secret-t", "error": "x", "error_description": text});
+            let message = answer(200, &body.to_string()).err().unwrap().message;
+            assert!(message.ends_with("an error: x"), "{message}");
+        }
     }
 
     #[test]

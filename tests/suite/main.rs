@@ -28,6 +28,7 @@ mod helm_wait;
 mod inputs;
 mod kubectl;
 mod leadership;
+mod leak;
 mod limits;
 mod logs;
 mod metrics;
