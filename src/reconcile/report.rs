@@ -20,8 +20,14 @@ use crate::memory::Issued;
 use crate::secret::{FORMAT, is_adopted};
 use crate::token::{RecordSeal, Validity};
 
+/// What to say of a call that the operator's role lacks.
+pub(super) fn forbidden(what: &str) -> String {
+    format!("the operator's role does not allow it, apply the chart's rules: {what}")
+}
+
 /// Said when a claim is found that nobody will finish.
-pub(super) const UNFINISHED: &str = "a request of a process that did not finish it may have cost a token";
+pub(super) const UNFINISHED: &str =
+    "an operator process has ended between a token request and the write of the Secret: that token may be lost";
 /// Nothing rings when a role is mended.
 const FORBIDDEN_SLEEP: Duration = Duration::from_secs(60);
 
@@ -107,9 +113,9 @@ impl Pass<'_> {
             // What else the status tells of is over, or it would stand in the way itself.
             Block::Backoff | Block::Gap | Block::Own => match told.filter(|trouble| trouble.reason.is_waited_out()) {
                 Some(trouble) if by == Block::Backoff => trouble,
-                told if self.has_unsaved() => {
-                    told.unwrap_or_else(|| Trouble::new(Reason::Issuing, "the next attempt is waited for"))
-                }
+                told if self.has_unsaved() => told.unwrap_or_else(|| {
+                    Trouble::new(Reason::Issuing, "a token was issued and is about to be written to its Secret")
+                }),
                 // What only this process knows is not worth a status: two operators would write against each other meanwhile.
                 Some(_) | None => {
                     return Ok(until.map_or(Action::requeue(LONGEST_SLEEP), |at| sleep_until(at, view.now)));
@@ -192,7 +198,7 @@ impl Pass<'_> {
             current: true,
             in_place: true,
         });
-        let trouble = Trouble::new(Reason::Forbidden, format!("the operator's role does not allow it: {error}"));
+        let trouble = Trouble::new(Reason::Forbidden, forbidden(&error.to_string()));
         let report = Report {
             generation: self.token.metadata.generation.unwrap_or_default(),
             secret_name: self.token.secret_name(),
@@ -213,14 +219,16 @@ impl Pass<'_> {
         let message = match reason {
             Reason::Suspended => "spec.suspend is true: nothing is requested or written until it is false".into(),
             Reason::Claimed => format!(
-                "another process ({}) has announced a request and is waited for",
+                "another operator process ({}) has announced a request and is waited for",
                 self.token.status.as_ref().and_then(|s| s.claim.as_ref()).map_or("unknown", |c| c.holder.as_str())
             ),
             Reason::SecretNotOurs => {
                 format!("Secret {name} is left alone: {found}")
             }
             Reason::SecretTerminating => {
-                format!("Secret {name} is being deleted; a new one is written when it is gone")
+                format!(
+                    "Secret {name} is being deleted; a new one is written when it is gone: if that lasts, look at its finalizers"
+                )
             }
             Reason::GenerationThrottled => {
                 let cause = match &view.judged.stored {
@@ -233,7 +241,7 @@ impl Pass<'_> {
                 let writer =
                     view.judged.writer.as_deref().map(|w| format!(", last written by {w}")).unwrap_or_default();
                 format!(
-                    "{cause}{writer}; tokens outside the schedule are issued at growing intervals, of an hour at most"
+                    "{cause}{writer}: find out why; tokens outside the schedule are issued at growing intervals, of an hour at most, and the next one follows by itself"
                 )
             }
             Reason::TokenValid

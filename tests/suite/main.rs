@@ -43,6 +43,7 @@ mod restart;
 mod rivals;
 mod rollout;
 mod source_of_truth;
+mod status_writes;
 mod template;
 mod transport;
 mod trust;
