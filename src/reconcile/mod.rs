@@ -21,6 +21,7 @@ mod report;
 mod rollout;
 mod save;
 mod settled;
+mod status;
 mod tell;
 mod twin;
 
