@@ -35,7 +35,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo image --arch "$TARGETARCH" --rootfs /rootfs
 
 FROM scratch
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION
 LABEL org.opencontainers.image.title="verteil-token-operator" \
       org.opencontainers.image.description="Keeps one OAuth2 access token in a Kubernetes Secret and asks for a new one only when the stored one has reached its end" \

@@ -63,6 +63,9 @@ async fn the_operators_pods_are_what_the_image_and_the_chart_say() {
         let version = stage.cluster.kubectl(&version, None).await.unwrap().succeeded();
         assert_eq!(version.trim(), format!("verteil-token-operator {}", env!("CARGO_PKG_VERSION")));
     }
+    // The chart's own test is a pod with the operator's image.
+    let tested = stage.cluster.helm(&["test", RELEASE, "--namespace", RELEASE]).await.unwrap().succeeded();
+    assert!(tested.contains("Succeeded"), "{tested}");
     stage.close().await;
 }
 
