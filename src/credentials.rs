@@ -75,9 +75,15 @@ pub fn check_issuer(token_url: &str, allow_http: bool, hosts: &AllowedHosts) -> 
     )))
 }
 
-/// A hint for refused credentials: what people get wrong when they make the Secret.
+/// A hint for a request that was refused with `words`: where to look, and what people get wrong when they make the Secret.
 #[must_use]
-pub fn hint(spec: &VerteilTokenSpec, inputs: &Inputs) -> String {
+pub fn hint(spec: &VerteilTokenSpec, inputs: &Inputs, words: &str) -> String {
+    if words.contains("invalid_scope") {
+        return "; look at spec.scopes".into();
+    }
+    if ["invalid_target", "invalid_request", "unsupported_grant_type"].iter().any(|code| words.contains(code)) {
+        return "; look at spec.parameters, spec.parametersIn and spec.clientAuthentication".into();
+    }
     let source = &spec.credentials_secret_ref;
     let stray = |key: &str, value: &str| {
         if value.ends_with(['\n', '\r']) {

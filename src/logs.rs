@@ -19,8 +19,8 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::args::LogFormat;
 
-/// kube logs whole answers that it cannot decode: one of them might be a Secret.
-const INDISCREET: &str = "kube_client::client";
+/// kube logs whole answers that it cannot decode, and quotes values of them: one of them might be a Secret.
+const INDISCREET: [&str; 2] = ["kube_client::client", "kube_runtime::watcher"];
 
 /// The filter in force, which can be replaced.
 #[derive(Clone)]
@@ -79,7 +79,8 @@ where
 
 /// Holds beside every filter, so that none can lift it, not even one that names a span.
 fn is_discreet(line: &Metadata<'_>) -> bool {
-    !line.target().starts_with(INDISCREET) || *line.level() <= Level::ERROR
+    let indiscreet = INDISCREET.iter().any(|target| line.target().starts_with(target));
+    !indiscreet || *line.level() <= Level::ERROR
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
@@ -247,6 +248,7 @@ mod tests {
                 tracing::info_span!("reconcile").in_scope(|| {
                     tracing::warn!(target: "kube_client::client", "{{\"data\": \"a Secret\"}}");
                     tracing::trace!(target: "kube_client::client::builder", "a Secret");
+                    tracing::debug!(target: "kube_runtime::watcher", "a value of a Secret");
                 });
                 assert_eq!(lines.read(), Vec::<serde_json::Value>::new(), "{everything}");
             }

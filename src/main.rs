@@ -1,10 +1,26 @@
 //! The operator's binary.
 
+use std::alloc::System;
+
 use clap::Parser;
 use verteil_token_operator::api;
 use verteil_token_operator::args::{Cli, Command};
 use verteil_token_operator::ready::ready;
 use verteil_token_operator::start::start;
+use zeroizing_alloc::ZeroAlloc;
+
+/// All memory is wiped when it is freed.
+///
+/// Passwords and tokens pass through buffers of libraries that do not do it themselves: the client for the apiserver (body,
+/// JSON, `Secret`), the one for issuers (headers, body), TLS, templates, and the logs that are being written. So it is done for
+/// all of them at once, which also covers what grows and is moved. [`secrecy`] marks what holds a secret, so that it has no
+/// `Debug` and is not copied by mistake.
+///
+/// Not covered: what is still in use, which is a token that no Secret holds yet, and the last message in the buffers of an open
+/// connection; stacks, where no secret was found; the kernel's buffers, swap and core dumps. A test of the suite
+/// (`leak/memory.rs`) reads the memory of the running process.
+#[global_allocator]
+static WIPING: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();

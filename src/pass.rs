@@ -53,7 +53,7 @@ pub(crate) async fn pass(object: Arc<Tokens>, context: Arc<Context>) -> Result<A
                 }
                 let note = format!("the resource cannot be read and is left alone: {}", invalid.error);
                 let note = Note { severity: Severity::Warning, reason: "Undecodable", action: "Read", note };
-                context.events.say(object.meta(), &note, context.clock.now());
+                context.events.say_once(object.meta(), &note, context.clock.now());
                 Ok(Action::await_change())
             }
         }

@@ -49,7 +49,7 @@ fn announce_start(args: &RunArgs, identity: &str) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         identity,
-        watches = format!("VerteilTokens, and Secrets without their data, in {namespaces}"),
+        watches = format!("VerteilTokens, and by metadata only Secrets and the ConfigMaps named as CA, in {namespaces}"),
         flags = %args,
         "Token persistence enabled: tokens are kept in Secrets and survive restarts"
     );

@@ -13,6 +13,7 @@ use tower::timeout::TimeoutLayer;
 use crate::args::RunArgs;
 use crate::clock::SystemClock;
 use crate::logs;
+use crate::panics::log_panics;
 use crate::run::{Listeners, run};
 use crate::serve::{listen, listen_for_debugging};
 
@@ -23,6 +24,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Runs the operator until SIGTERM or SIGINT; a second signal ends it at once.
 pub fn start(args: &RunArgs) -> anyhow::Result<()> {
     let log_filter = logs::init(&args.log_filter, args.log_format).context("--log-filter")?;
+    log_panics();
     init_crypto();
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {
         let stop = stop_on_signal()?;

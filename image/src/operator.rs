@@ -106,7 +106,8 @@ mod tests {
             assert!(dockerfile.contains(&format!("{label}=\"{value}\"")), "{label}");
         }
         let image = image("", Architecture::Amd64, Vec::new(), BTreeMap::new());
-        assert!(dockerfile.contains(&format!("\nARG VERSION={}\n", package.version)));
+        let version = format!("ARG VERSION={}", package.version);
+        assert!(dockerfile.lines().any(|line| line == version), "write {version} into the Dockerfile");
         assert!(dockerfile.contains(&format!(
             "\nUSER {}\nENTRYPOINT [\"{}\"]\n",
             image.user,

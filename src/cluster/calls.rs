@@ -16,6 +16,7 @@ use serde_json::json;
 use super::ApiError;
 use crate::api::{MANAGER, ObjectVersion, VerteilToken, VerteilTokenStatus};
 use crate::memory::Key;
+use crate::secret::confidential;
 
 /// Every call ends after this long, whatever the connection does.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,7 +84,9 @@ impl Cluster {
             request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ONLY));
             request
         });
-        self.send::<MetadataOnly>(call, request).await.map(|object| object.metadata)
+        let written = self.send::<MetadataOnly>(call, request).await;
+        // An admission policy may quote what it refuses.
+        written.map(|object| object.metadata).map_err(|error| error.hiding(confidential(&secret)))
     }
 
     /// Replaces the status of the version of `token` that was read. Returns what the apiserver holds now.

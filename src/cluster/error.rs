@@ -1,5 +1,15 @@
 //! What a refused or lost call means: by who must act next.
 
+use kube::core::Status;
+use kube::runtime::watcher;
+
+use crate::quote::{hide, is_printable};
+
+/// Longest quote of the apiserver or an admission policy, in characters.
+const LONGEST_QUOTE: usize = 1500;
+/// What kube gives as the reason of an answer that was no `Status`: its message is the whole body then.
+const NO_STATUS: &str = "Failed to parse error data";
+
 /// A call to the apiserver that did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
@@ -63,13 +73,36 @@ impl ApiError {
         }
     }
 
+    /// The same without words that quote one of `secrets`.
+    #[must_use]
+    pub fn hiding<'a>(mut self, secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        match &mut self {
+            Self::Forbidden { message, .. } | Self::Refused { message, .. } | Self::Unavailable { message, .. } => {
+                *message = hide(message, secrets);
+            }
+            Self::Conflict { .. } | Self::NotFound { .. } | Self::Terminating { .. } => {}
+        }
+        self
+    }
+
+    /// What broke a watch.
+    #[must_use]
+    pub fn of_watch(error: &watcher::Error) -> Self {
+        match error {
+            watcher::Error::InitialListFailed(error) => Self::of("list", error),
+            watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => Self::of("watch", error),
+            watcher::Error::WatchError(status) => Self::Unavailable { call: "watch", message: words(status) },
+            watcher::Error::NoResourceVersion => Self::Unavailable { call: "watch", message: error.to_string() },
+        }
+    }
+
     /// What `error` means for `call`.
     #[must_use]
     pub fn of(call: &'static str, error: &kube::Error) -> Self {
         let kube::Error::Api(status) = error else {
             return Self::Unavailable { call, message: chain(error) };
         };
-        let message = status.message.clone();
+        let message = words(status);
         let causes = status.details.iter().flat_map(|details| &details.causes);
         if causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating") {
             return Self::Terminating { call };
@@ -84,6 +117,14 @@ impl ApiError {
             _ => Self::Refused { call, message },
         }
     }
+}
+
+/// The apiserver's words, of a length that can be read.
+fn words(status: &Status) -> String {
+    if status.reason == NO_STATUS {
+        return format!("answered {} by something that is no apiserver: is there a proxy in between?", status.code);
+    }
+    status.message.chars().take(LONGEST_QUOTE).map(|c| if is_printable(c) { c } else { ' ' }).collect()
 }
 
 /// An error with its causes. A decode error is cut short: kube's would show what it could not decode.

@@ -1,6 +1,7 @@
 //! Kubernetes events (events.k8s.io): posted on transitions, by a task of their own, never in a pass's way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -10,13 +11,18 @@ use kube::Resource;
 use kube::core::ObjectMeta;
 use tokio::sync::mpsc;
 
-use super::Cluster;
+use super::{ApiError, Cluster};
 use crate::api::{MANAGER, VerteilToken};
 
 /// Events waiting to be posted; what comes on top is dropped, since an event is news, not state.
 const WAITING: usize = 512;
-/// Longest note that events.k8s.io takes.
+/// Between two posts: trouble of many resources at once must not become a storm at the apiserver.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Longest note and reporting instance that events.k8s.io takes: its validation counts bytes.
 const LONGEST_NOTE: usize = 1024;
+const LONGEST_INSTANCE: usize = 128;
+/// What of a resource's name stands in an event's, which has 253 characters and adds its own end.
+const LONGEST_STEM: usize = 200;
 
 /// How an event is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +61,16 @@ impl Events {
         let (queue, mut waiting) = mpsc::channel::<Event>(WAITING);
         let post = async move {
             while let Some(event) = waiting.recv().await {
-                if let Err(error) = cluster.post_event(&event).await {
-                    let about = event.regarding.unwrap_or_default();
-                    let (namespace, name) = (about.namespace.unwrap_or_default(), about.name.unwrap_or_default());
-                    tracing::debug!(namespace, name, %error, "event not posted");
+                match cluster.post_event(&event).await {
+                    // Said before, and still to be read.
+                    Ok(()) | Err(ApiError::Conflict { .. }) => {}
+                    Err(error) => {
+                        let about = event.regarding.unwrap_or_default();
+                        let (namespace, name) = (about.namespace.unwrap_or_default(), about.name.unwrap_or_default());
+                        tracing::debug!(namespace, name, %error, "event not posted");
+                    }
                 }
+                tokio::time::sleep(PAUSE).await;
             }
         };
         (Self { queue, instance }, post)
@@ -67,16 +78,31 @@ impl Events {
 
     /// Says `note` about the VerteilToken with the metadata `token`.
     pub fn say(&self, token: &ObjectMeta, note: &Note, now: Timestamp) {
-        let name = token.name.clone().unwrap_or_default();
+        self.post(token, note, &format!("{:x}", now.as_nanosecond()), now);
+    }
+
+    /// The same for what stays true as long as nobody changes the resource: said once, whoever looks again and whatever restarts,
+    /// until the apiserver has forgotten the event (an hour, if not configured otherwise).
+    pub fn say_once(&self, token: &ObjectMeta, note: &Note, now: Timestamp) {
+        let uid: String = token.uid.iter().flat_map(|uid| uid.chars()).take(8).collect();
+        let generation = token.generation.unwrap_or_default();
+        self.post(token, note, &format!("{}-{uid}-{generation}", note.reason.to_lowercase()), now);
+    }
+
+    fn post(&self, token: &ObjectMeta, note: &Note, end: &str, now: Timestamp) {
+        let (namespace, name) =
+            (token.namespace.as_deref().unwrap_or_default(), token.name.as_deref().unwrap_or_default());
+        // No label of a name ends in one of these.
+        let stem = name.get(..LONGEST_STEM).unwrap_or(name).trim_end_matches(['-', '.']);
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+                name: Some(format!("{stem}.{end}")),
                 namespace: token.namespace.clone(),
                 ..ObjectMeta::default()
             },
             action: Some(note.action.into()),
             event_time: Some(MicroTime(now)),
-            note: Some(note.note.chars().take(LONGEST_NOTE).collect()),
+            note: Some(cut(&note.note, LONGEST_NOTE)),
             reason: Some(note.reason.into()),
             regarding: Some(ObjectReference {
                 api_version: Some(VerteilToken::api_version(&()).into_owned()),
@@ -87,7 +113,7 @@ impl Events {
                 ..ObjectReference::default()
             }),
             reporting_controller: Some(format!("verteil.dev/{MANAGER}")),
-            reporting_instance: Some(self.instance.chars().take(128).collect()),
+            reporting_instance: Some(cut(&self.instance, LONGEST_INSTANCE)),
             type_: Some(match note.severity {
                 Severity::Normal => "Normal".into(),
                 Severity::Warning => "Warning".into(),
@@ -95,8 +121,32 @@ impl Events {
             ..Event::default()
         };
         if self.queue.try_send(event).is_err() {
-            let namespace = token.namespace.as_deref().unwrap_or_default();
             tracing::debug!(namespace, name, reason = note.reason, "event dropped: too many are waiting");
         }
+    }
+}
+
+/// As much of `text` as has room in so many bytes, with a mark where it was cut.
+fn cut(text: &str, bytes: usize) -> String {
+    const MARK: char = '…';
+    if text.len() <= bytes {
+        return text.to_owned();
+    }
+    let room = bytes.saturating_sub(MARK.len_utf8());
+    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+    let end = ends.take_while(|end| *end <= room).last().unwrap_or_default();
+    text.get(..end).unwrap_or_default().to_owned() + &MARK.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters_and_counted_in_bytes() {
+        assert_eq!(cut("äöü", 6), "äöü");
+        assert_eq!(cut("äöüß", 7), "äö…");
+        assert_eq!(cut("äöüß", 6), "ä…");
+        assert_eq!(cut(&"é".repeat(1500), LONGEST_NOTE).len(), LONGEST_NOTE - 1);
     }
 }

@@ -13,7 +13,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
 
-use super::Versions;
+use super::{ApiError, Versions};
 use crate::api::VerteilToken;
 use crate::memory::Key;
 use crate::metrics::Metrics;
@@ -188,6 +188,7 @@ fn complain(kind: &'static str, error: &watcher::Error, metrics: &Metrics) {
     metrics.watch_error(kind);
     // A watch that has expired (410) is begun anew as a matter of course.
     let expired = matches!(error, watcher::Error::WatchError(status) if status.code == 410);
+    let error = ApiError::of_watch(error);
     if expired {
         tracing::debug!(kind, %error, "watch expired");
     } else {

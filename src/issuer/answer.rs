@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::RawAnswer;
-use super::quote::{oauth_error, quotable_location};
+use super::quotable::{oauth_error, quotable_location};
 use crate::decide::FailureClass;
 use crate::token::{AccessToken, Inputs, JwtTimes, Lifetime};
 
@@ -72,7 +72,7 @@ pub fn interpret(raw: &RawAnswer, inputs: &Inputs, requested_at: Timestamp) -> R
         200..=299 => issued(raw, error, requested_at)
             .map_err(|message| Failure { ambiguous: true, ..Failure::new(FailureClass::Answer, message) }),
         300..=399 => {
-            let to = raw.location.as_deref().and_then(|l| quotable_location(l, inputs));
+            let to = raw.location.as_deref().and_then(|l| quotable_location(l, raw.body.as_deref(), inputs));
             let to = to.map(|to| format!(" to {to}")).unwrap_or_default();
             Err(failure(
                 FailureClass::Answer,
@@ -83,7 +83,7 @@ pub fn interpret(raw: &RawAnswer, inputs: &Inputs, requested_at: Timestamp) -> R
         }
         429 => Err(failure(
             FailureClass::RateLimited,
-            "the issuer answered 429: too many requests for this account".into(),
+            "the issuer answered 429: too many requests for this account; it is asked again by itself".into(),
         )),
         401 => Err(failure(
             FailureClass::Refused,
@@ -96,7 +96,10 @@ pub fn interpret(raw: &RawAnswer, inputs: &Inputs, requested_at: Timestamp) -> R
                 format!("the issuer answered {status} without an OAuth error: check spec.tokenURL"),
             ),
         }),
-        500..=599 => Err(failure(FailureClass::Unavailable, format!("the issuer answered {status}"))),
+        500..=599 => Err(failure(
+            FailureClass::Unavailable,
+            format!("the issuer answered {status}, a failure on its side: it is asked again by itself"),
+        )),
         _ => Err(failure(
             FailureClass::Answer,
             format!("the issuer answered {status}, which is not an answer to a token request"),
@@ -112,11 +115,11 @@ fn issued(raw: &RawAnswer, error: Option<String>, requested_at: Timestamp) -> Re
     }
     let Ok(issued) = serde_json::from_slice::<Issued>(body) else {
         return unusable(match body.as_slice() {
-            [] => "its body is empty",
+            [] => "its body is empty: is spec.tokenURL the token endpoint?",
             _ if raw.encoded || body.starts_with(&GZIP) => {
                 "its body is compressed (Content-Encoding), which was not asked for"
             }
-            _ => "its body is not a JSON object",
+            _ => "its body is not a JSON object: is spec.tokenURL the token endpoint?",
         });
     };
     let Some(Value::String(token)) = issued.access_token else { return unusable("it holds no access_token") };

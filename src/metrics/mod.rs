@@ -113,7 +113,11 @@ impl Metrics {
         );
         registry.register("secret_writes", "Writes of token Secrets, by kind", metrics.secret_writes.clone());
         registry.register("reused", "Stored tokens taken over at start without a request", metrics.reused.clone());
-        registry.register("unsaved", "Tokens in memory that no Secret holds yet", metrics.unsaved.clone());
+        registry.register(
+            "unsaved",
+            "Tokens in memory whose Secret or status is not written yet",
+            metrics.unsaved.clone(),
+        );
         registry.register("undecodable_resources", "VerteilTokens that cannot be read", metrics.undecodable.clone());
         registry.register_with_unit(
             "reconcile_duration",

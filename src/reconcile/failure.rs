@@ -13,6 +13,7 @@ use crate::credentials::hint;
 use crate::decide::{ClaimView, FailureClass, LAST_SECOND_DELAY, Reason, Standing, Trouble, jittered};
 use crate::issuer::{Failure, Hold, Turn};
 use crate::memory::Failed;
+use crate::quote::hide;
 use crate::token::Inputs;
 
 /// A first token without any life left is asked for anew so often.
@@ -75,15 +76,21 @@ impl Pass<'_> {
         let now = self.ctx.clock.now();
         let before = self.token.status.clone().unwrap_or_default();
         let told = Trouble::told_by(&before).map(|trouble| trouble.reason);
+        // An issuer may quote the token that it gave before.
+        let stored = view.judged.content.as_ref().map(|content| content.record.access_token().expose().as_bytes());
+        let message = hide(&failure.message, stored);
         let trouble = Trouble::new(
             Reason::from(failure.class),
             match failure.class {
-                FailureClass::Refused => failure.message.clone() + &hint(&self.token.spec, inputs),
+                FailureClass::Refused => {
+                    let hint = hint(&self.token.spec, inputs, &message);
+                    message + &hint
+                }
                 FailureClass::Unreached
                 | FailureClass::Unavailable
                 | FailureClass::RateLimited
                 | FailureClass::Unanswered
-                | FailureClass::Answer => failure.message.clone(),
+                | FailureClass::Answer => message,
             },
         );
         // A class with waits of hours begins at its own beginning.

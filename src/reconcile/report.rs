@@ -1,6 +1,5 @@
-//! Reporting: the status that follows, written only if it differs, and an event where it tells something new.
+//! Reporting: what a pass says at its end of how things stand, and when to look again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,19 +8,19 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
 use super::look::{Fetched, View};
+use super::status::whole_second;
 use super::{LONGEST_SLEEP, Pass, sleep_until};
-use crate::api::{Attempted, Verified, VerteilTokenStatus};
-use crate::cluster::{ApiError, Severity, version};
+use crate::api::{Attempted, Verified};
+use crate::cluster::{ApiError, version};
 use crate::decide::{
-    Block, ClaimView, HeldFacts, Reason, Report, Standing, Stored, TOKEN_EXPIRED_GRACE, Trouble, condition,
-    held_by_account, next_status, unscheduled_after, wants_saving,
+    Block, ClaimView, HeldFacts, Reason, Report, Standing, Stored, TOKEN_EXPIRED_GRACE, Trouble, next_status,
 };
-use crate::memory::Issued;
 use crate::secret::{FORMAT, is_adopted};
 use crate::token::{RecordSeal, Validity};
 
 /// Said when a claim is found that nobody will finish.
-pub(super) const UNFINISHED: &str = "a request of a process that did not finish it may have cost a token";
+pub(super) const UNFINISHED: &str =
+    "an operator process has ended between a token request and the write of the Secret: that token may be lost";
 /// Nothing rings when a role is mended.
 const FORBIDDEN_SLEEP: Duration = Duration::from_secs(60);
 
@@ -107,9 +106,9 @@ impl Pass<'_> {
             // What else the status tells of is over, or it would stand in the way itself.
             Block::Backoff | Block::Gap | Block::Own => match told.filter(|trouble| trouble.reason.is_waited_out()) {
                 Some(trouble) if by == Block::Backoff => trouble,
-                told if self.has_unsaved() => {
-                    told.unwrap_or_else(|| Trouble::new(Reason::Issuing, "the next attempt is waited for"))
-                }
+                told if self.has_unsaved() => told.unwrap_or_else(|| {
+                    Trouble::new(Reason::Issuing, "a token was issued and is about to be written to its Secret")
+                }),
                 // What only this process knows is not worth a status: two operators would write against each other meanwhile.
                 Some(_) | None => {
                     return Ok(until.map_or(Action::requeue(LONGEST_SLEEP), |at| sleep_until(at, view.now)));
@@ -192,7 +191,7 @@ impl Pass<'_> {
             current: true,
             in_place: true,
         });
-        let trouble = Trouble::new(Reason::Forbidden, format!("the operator's role does not allow it: {error}"));
+        let trouble = Trouble::new(Reason::Forbidden, forbidden(&error.to_string()));
         let report = Report {
             generation: self.token.metadata.generation.unwrap_or_default(),
             secret_name: self.token.secret_name(),
@@ -213,14 +212,16 @@ impl Pass<'_> {
         let message = match reason {
             Reason::Suspended => "spec.suspend is true: nothing is requested or written until it is false".into(),
             Reason::Claimed => format!(
-                "another process ({}) has announced a request and is waited for",
+                "another operator process ({}) has announced a request and is waited for",
                 self.token.status.as_ref().and_then(|s| s.claim.as_ref()).map_or("unknown", |c| c.holder.as_str())
             ),
             Reason::SecretNotOurs => {
                 format!("Secret {name} is left alone: {found}")
             }
             Reason::SecretTerminating => {
-                format!("Secret {name} is being deleted; a new one is written when it is gone")
+                format!(
+                    "Secret {name} is being deleted; a new one is written when it is gone: if that lasts, look at its finalizers"
+                )
             }
             Reason::GenerationThrottled => {
                 let cause = match &view.judged.stored {
@@ -233,7 +234,7 @@ impl Pass<'_> {
                 let writer =
                     view.judged.writer.as_deref().map(|w| format!(", last written by {w}")).unwrap_or_default();
                 format!(
-                    "{cause}{writer}; tokens outside the schedule are issued at growing intervals, of an hour at most"
+                    "{cause}{writer}: find out why; tokens outside the schedule are issued at growing intervals, of an hour at most, and the next one follows by itself"
                 )
             }
             Reason::TokenValid
@@ -258,143 +259,9 @@ impl Pass<'_> {
         };
         Trouble::new(reason, message)
     }
-
-    /// Enters an issued token that the Secret now holds into the books of the status: once, whatever is repeated.
-    fn account(&self, view: &View, status: &mut VerteilTokenStatus) {
-        let Stored::Held(held) = &view.judged.stored else { return };
-        if let Some(content) = &view.judged.content {
-            status.last_renew_request.clone_from(&content.renewed);
-        }
-        let old = self.token.status.as_ref();
-        let issued = self.issued().filter(|_| view.unsaved.as_ref().is_some_and(|unsaved| unsaved.saved));
-        let Some(issued) = issued else {
-            // Issued and saved by a process that did not live to say so: its claim, or a younger token than the known one, tells.
-            let known = old.and_then(|s| s.issued_at.as_ref()).map(|time| time.0);
-            let claimed = old.is_some_and(|s| s.claim.is_some());
-            if known.map_or(claimed, |known| held.validity.issued_at > known) {
-                status.tokens_issued = Some(status.tokens_issued.unwrap_or_default().saturating_add(1));
-                let known = status.last_request_time.as_ref().map(|time| time.0);
-                status.last_request_time = known.max(Some(held.validity.issued_at)).map(Time);
-            }
-            return;
-        };
-        let sent = Time(whole_second(issued.requested_at));
-        // Entered before, or entered late after somebody else's; a time ahead was told by a clock that was set back since.
-        let told = status.last_request_time.as_ref().filter(|told| told.0 <= next_second(view.now));
-        if told.is_some_and(|told| told.0 >= sent.0) {
-            return;
-        }
-        status.last_request_time = Some(sent);
-        let unscheduled = status.unscheduled_issues.and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
-        status.unscheduled_issues = Some(i64::from(unscheduled_after(issued.reason, unscheduled)));
-        // Entered late, it may be older than a failure.
-        if status.last_failure_time.as_ref().is_none_or(|failed| failed.0 < issued.requested_at) {
-            (status.failed_attempts, status.last_failure_time, status.next_attempt_time, status.attempted) =
-                (None, None, None, None);
-        }
-        status.issuer_repeats = view.wanted.issuer_repeats.then(|| self.token.spec.token_url.clone());
-        if !issued.repeated {
-            status.tokens_issued = Some(status.tokens_issued.unwrap_or_default().saturating_add(1));
-            status.last_issue_reason = Some(issued.reason);
-        }
-    }
-
-    /// Writes `status` if it says anything new; then what it told of is no longer only in memory.
-    async fn write(&mut self, view: &View, status: VerteilTokenStatus) -> Result<(), ApiError> {
-        if self.token.status.as_ref() != Some(&status) {
-            match self.put_status(status).await {
-                Ok(()) => {}
-                // The event of whatever was faster rings; the Secret and the memory keep what is to be said.
-                Err(ApiError::Terminating { .. }) => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-        let Some(issued) = self.issued() else { return Ok(()) };
-        let Some(unsaved) = &view.unsaved else { return Ok(()) };
-        if wants_saving(view.now, &view.judged.stored, unsaved) {
-            return Ok(());
-        }
-        self.ctx.memory.with(&self.key, |entry| entry.issued = None);
-        self.count_unsaved();
-        if unsaved.saved && !issued.repeated {
-            let cause = issued.trouble.as_ref().map(|trouble| format!(" ({trouble})")).unwrap_or_default();
-            let note = format!(
-                "{}{cause}: new token in Secret {}, valid until {}",
-                issued.reason.as_str(),
-                self.token.secret_name(),
-                issued.content.record.validity().expires_at
-            );
-            self.say(Severity::Normal, "TokenIssued", "RequestToken", &note);
-        } else if unsaved.saved {
-            tracing::info!(
-                "the issuer answered with the token it had already given: it is asked again after its expiry"
-            );
-        } else {
-            self.count_if_superseded(view, &issued);
-            tracing::info!("dropped a token that is no longer wanted");
-        }
-        Ok(())
-    }
-
-    /// Replaces the status, and says what has changed.
-    pub(super) async fn put_status(&mut self, status: VerteilTokenStatus) -> Result<(), ApiError> {
-        let written = self.ctx.cluster.write_status(&self.token, &status).await?;
-        let version = written.resource_version().and_then(|v| v.parse().ok());
-        self.ctx.memory.with(&self.key, |entry| (entry.written, entry.clock_offset) = (version, None));
-        let before = std::mem::replace(&mut self.token, written);
-        self.confirmed = true;
-        self.tell(before.status.as_ref(), &status);
-        Ok(())
-    }
-
-    /// The status that follows from `view` and `standing`.
-    pub(super) fn next(&self, view: &View, standing: Standing) -> VerteilTokenStatus {
-        let report = Report {
-            generation: self.token.metadata.generation.unwrap_or_default(),
-            secret_name: self.token.secret_name(),
-            held: view.held_facts(),
-            standing,
-            rivals: if view.judged.stored.is_ours() { self.ctx.rivals.of(&self.token) } else { Vec::new() },
-        };
-        let old = self.token.status.clone().unwrap_or_default();
-        let mut next = next_status(&old, &report, view.now);
-        if held_by_account(&old).is_some() {
-            // It is told anew as long as it lasts.
-            next.next_attempt_time = None;
-        }
-        self.tell_clock(&mut next, view.now);
-        next
-    }
-
-    pub(super) fn count_unsaved(&self) {
-        self.ctx.metrics.set_unsaved(self.ctx.memory.unsaved().len());
-    }
-
-    /// Whether the status says, of this very spec, that a token is on its way; or, where a claim is waited out, what somebody
-    /// for whom it has run out already found in the way.
-    fn says_enough(&self, reason: Reason) -> bool {
-        let Some(status) = &self.token.status else { return false };
-        let ready = condition(status, "Ready").filter(|c| c.status == "False");
-        let progress = ready.and_then(|c| Reason::parse(&c.reason)).is_some_and(Reason::is_progress);
-        status.observed_generation == self.token.metadata.generation
-            && (progress || (reason == Reason::Claimed && Trouble::told_by(status).is_some()))
-    }
-
-    fn issued(&self) -> Option<Arc<Issued>> {
-        self.ctx.memory.peek(&self.key, |entry| entry.issued.clone()).flatten()
-    }
-
-    pub(super) fn has_unsaved(&self) -> bool {
-        self.issued().is_some()
-    }
 }
 
-/// The latest time that a status written at `now` may tell.
-fn next_second(now: Timestamp) -> Timestamp {
-    Timestamp::from_second(now.as_second().saturating_add(1)).unwrap_or(now)
-}
-
-/// `at` as the status holds it.
-fn whole_second(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
+/// What to say of a call that the operator's role lacks.
+pub(super) fn forbidden(what: &str) -> String {
+    format!("the operator's role does not allow it, apply the chart's rules: {what}")
 }

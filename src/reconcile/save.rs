@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::ObjectMeta;
 
 use super::look::{Fetched, View, immutable};
+use super::report::forbidden;
 use super::{Pass, Step};
 use crate::api::ADOPTED_ANNOTATION;
 use crate::cluster::{ApiError, Severity};
@@ -106,11 +107,11 @@ impl Pass<'_> {
             ApiError::Terminating { .. } => return Ok(Step::Rest),
             ApiError::Unavailable { .. } => return Err(error),
             ApiError::Forbidden { call, message } => {
-                Trouble::new(Reason::Forbidden, format!("{call} {name}: {message}"))
+                Trouble::new(Reason::Forbidden, forbidden(&format!("{call} {name}: {message}")))
             }
-            ApiError::Refused { call, message } => {
-                immutable.unwrap_or_else(|| Trouble::new(Reason::WriteRefused, format!("{call} {name}: {message}")))
-            }
+            ApiError::Refused { call, message } => immutable.unwrap_or_else(|| {
+                Trouble::new(Reason::WriteRefused, format!("the Secret cannot be written: {call} {name}: {message}"))
+            }),
         };
         let until = self.ctx.memory.with(&self.key, |entry| {
             let refused = entry.refused_writes.map_or(0, |(count, _)| count);
@@ -120,7 +121,7 @@ impl Pass<'_> {
             entry.refused_writes = Some((refused.saturating_add(1), ends));
             until
         });
-        tracing::warn!(reason = trouble.reason.as_str(), "the Secret cannot be written: {}", trouble.message);
+        tracing::warn!(reason = trouble.reason.as_str(), "{}", trouble.message);
         Ok(Step::Blocked { trouble, until: Some(until) })
     }
 

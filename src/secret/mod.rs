@@ -15,10 +15,19 @@ pub use template::{Rendered, TemplateError, check_templates, render_templates, t
 
 use k8s_openapi::api::core::v1::Secret;
 
+use crate::token::Record;
+
 /// The value of an annotation.
 #[must_use]
 pub fn annotation<'a>(secret: &'a Secret, name: &str) -> Option<&'a str> {
     secret.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+/// All values but those that tell nothing of the token.
+pub fn confidential(secret: &Secret) -> impl Iterator<Item = &[u8]> {
+    let data = secret.data.iter().flatten().filter(|(name, _)| !Record::is_public_key(name));
+    data.map(|(_, bytes)| bytes.0.as_slice())
+        .chain(secret.string_data.iter().flatten().map(|(_, text)| text.as_bytes()))
 }
 
 /// The bytes of a key.

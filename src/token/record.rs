@@ -166,6 +166,12 @@ impl Record {
         ["access_token", "token_type", "expires_in", "token_expiry", "saved_at", RECORD_KEY].contains(&name)
     }
 
+    /// Whether the value of this key tells nothing of the token.
+    #[must_use]
+    pub fn is_public_key(name: &str) -> bool {
+        ["token_type", "expires_in", "token_expiry", "saved_at"].contains(&name)
+    }
+
     /// Name of the key that holds the JSON form.
     #[must_use]
     pub const fn json_key() -> &'static str {

@@ -15,7 +15,7 @@ use crate::stage::{PATIENCE, Stage};
 
 /// So long before its expiry the original stops using a token.
 const ORIGINALS_MARGIN: i64 = 300_000;
-/// The kubelet's own choice of how often it looks at a pod.
+/// The kubelet's own choice of how often it looks at a pod; a cluster that is not of this process has its own.
 const KUBELETS_DEFAULT: &str = "1m";
 /// Lifetime of this vendor's tokens, in seconds.
 const LIFETIME: i64 = 43_199;
@@ -96,8 +96,7 @@ async fn pods_have_the_next_token_before_the_original_would_stop_using_the_old_o
         let (at, left) = (seen[1].at, expiry * 1000 - seen[1].at);
         let issued = stage.issuer.issued()[0].at.as_millisecond();
         say(&format!(
-            "{}: a new token in the pod {:.1} s after its issue, {:.1} s before the old one's expiry (the kubelet's syncFrequency: \
-             {KUBELETS_DEFAULT})",
+            "{}: a new token in the pod {:.1} s after its issue, {:.1} s before the old one's expiry",
             by.app(),
             seconds(at - issued),
             seconds(left)

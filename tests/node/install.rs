@@ -1,10 +1,11 @@
 //! Does what the README says in its first pages work: install, create, mount?
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::json;
 use testbed::eventually;
+use testbed::node::OPERATOR;
 
 use crate::consumer::By;
 use crate::stage::{PATIENCE, RELEASE, Stage};
@@ -62,6 +63,25 @@ async fn the_operators_pods_are_what_the_image_and_the_chart_say() {
         let version = stage.cluster.kubectl(&version, None).await.unwrap().succeeded();
         assert_eq!(version.trim(), format!("verteil-token-operator {}", env!("CARGO_PKG_VERSION")));
     }
+    // The chart's own test is a pod with the operator's image.
+    let tested = stage.cluster.helm(&["test", RELEASE, "--namespace", RELEASE]).await.unwrap().succeeded();
+    assert!(tested.contains("Succeeded"), "{tested}");
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn the_image_is_small() {
+    let Some(stage) = Stage::beside_others("image").await else { return };
+    let nodes: Api<Node> = Api::all(stage.client.clone());
+    let size = eventually("the size of the operator's image", PATIENCE, async || {
+        let nodes = nodes.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+        let images =
+            nodes.items.iter().flat_map(|node| node.status.iter().flat_map(|status| status.images.iter().flatten()));
+        let ours = images.into_iter().find(|image| image.names.iter().flatten().any(|name| name == OPERATOR));
+        ours.and_then(|image| image.size_bytes).ok_or("no node has it".to_owned())
+    })
+    .await;
+    assert!(size < 15_000_000, "{size} bytes");
     stage.close().await;
 }
 

@@ -95,10 +95,15 @@ async fn an_undecodable_resource_is_reported_and_disturbs_nobody() {
     assert_eq!(operator.metric(UNDECODABLE).await, Some(6.0));
     world.stays_at(2).await;
 
-    // A restart finds the same.
+    // A restart finds the same, and says nothing twice.
     operator.kill();
     let operator = world.operator(OPERATOR, &[]).await;
     world.stays_at(2).await;
+    for name in &names {
+        assert!(operator.log().lines().any(|line| line.contains("cannot be read") && line.contains(name)), "{name}");
+    }
+    let told = events(&world).await.into_iter().filter(|event| event.reason.as_deref() == Some("Undecodable"));
+    assert_eq!(told.count(), names.len());
 
     for name in &names {
         world.kubectl(&["replace", "-f", "-"], Some(&world.token(name, json!({})).to_string())).await.succeeded();

@@ -257,7 +257,7 @@ async fn a_renewal_that_fails_is_told_once_and_since_when() {
         world.stores("flight", &token).await;
     }
     assert_eq!((&since[0], &messages[0]), (&since[1], &messages[1]));
-    let outlook = format!("503; renewal fails since {}, the stored token holds until {expiry}", since[0].0);
+    let outlook = format!("by itself; renewal fails since {}, the stored token holds until {expiry}", since[0].0);
     assert!(messages[0].ends_with(&outlook), "{} is not about {outlook}", messages[0]);
     let over = |status: &VerteilTokenStatus| status.tokens_issued == Some(2);
     let status = world.status("flight", "a renewal", over).await;

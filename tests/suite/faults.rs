@@ -13,7 +13,7 @@ const CALLS: [Kind; 5] = [Kind::GetSecret, Kind::DryRun, Kind::Claim, Kind::Writ
 
 fn label(fault: &Fault) -> String {
     match fault {
-        Fault::Status(code, _) => code.to_string(),
+        Fault::Status(code, _) | Fault::Answer(code, _) | Fault::Changed(code, _) => code.to_string(),
         Fault::Reset => "reset".into(),
         Fault::Hang => "hang".into(),
         Fault::LostAnswer => "lost".into(),

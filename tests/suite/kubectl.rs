@@ -1,7 +1,8 @@
 //! What does a person see who works with kubectl?
 
 use serde_json::json;
-use testbed::World;
+use testbed::world::{PASSWORD, USERNAME};
+use testbed::{Answer, World};
 
 use crate::OPERATOR;
 use crate::events::event;
@@ -70,6 +71,46 @@ async fn describe_shows_the_events() {
     assert!(!line.contains("<unknown>") && !line.contains("<invalid>"), "{line}");
     let listed = world.kubectl(&["events", "--for", "vt/flight"], None).await.succeeded();
     assert!(listed.contains("TokenIssued"), "{listed}");
+}
+
+#[tokio::test]
+async fn describe_tells_the_story() {
+    let world = World::new().await;
+    let _operator = world.operator(OPERATOR, &[]).await;
+    world.create_token("flight", json!({"credentialsSecretRef": {"name": "later"}})).await;
+    world.condition("flight", "Ready", "False", "CredentialsMissing").await;
+    world.set_credentials("later", USERNAME, PASSWORD).await;
+    let waited = world.kubectl(&["wait", "--for=condition=Ready", "vt/flight", "--timeout=60s"], None).await;
+    waited.succeeded();
+    world.issuer.enqueue_for("flight", Answer::status(503));
+    world.change("flight", json!({"metadata": {"annotations": {"verteil.dev/renew": "now"}}})).await;
+    world.condition("flight", "RenewalFailing", "True", "IssuerUnavailable").await;
+    let failing = world.kubectl(&["describe", "vt", "flight"], None).await.succeeded();
+    for words in [
+        "the issuer answered 503, a failure on its side: it is asked again by itself; renewal fails since 2",
+        ", the stored token holds until 2",
+        "token in Secret flight is valid until 2",
+        "Next Attempt Time:",
+    ] {
+        assert!(failing.contains(words), "{words:?} is not in {failing}");
+    }
+    world.status("flight", "the second token", |status| status.tokens_issued == Some(2)).await;
+    event(&world, "flight", "Recovered").await;
+    let told = world.kubectl(&["events", "--for", "verteiltoken.verteil.dev/flight"], None).await.succeeded();
+    let described = world.kubectl(&["describe", "vt", "flight"], None).await.succeeded();
+    for (kind, reason, note, times) in [
+        ("Warning", "CredentialsMissing", "Secret later does not exist: kubectl create secret generic later", 1),
+        ("Normal", "TokenIssued", "Initial: new token in Secret flight, valid until", 1),
+        ("Warning", "IssuerUnavailable", "the issuer answered 503", 1),
+        ("Normal", "TokenIssued", "Manual: new token in Secret flight, valid until", 1),
+        ("Normal", "Recovered", "the token is valid and renewal works again", 1),
+    ] {
+        for text in [&told, &described] {
+            let is_it = |line: &&str| [kind, reason, note].iter().all(|words| line.contains(words));
+            assert_eq!(text.lines().filter(is_it).count(), times, "{reason} in {text}");
+        }
+    }
+    world.stays_at(3).await;
 }
 
 #[tokio::test]

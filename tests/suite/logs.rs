@@ -59,11 +59,30 @@ async fn every_line_about_a_resource_names_it_and_the_first_tells_what_runs() {
     assert_eq!((&obtained["reason"], &obtained["expires_in_hours"]), (&json!("Initial"), &json!(11)));
     of_flight("requesting token");
 
-    let first = lines.iter().find(|line| line["version"].is_string()).unwrap();
+    let with_version: Vec<&Value> = lines.iter().filter(|line| line["version"].is_string()).collect();
+    assert_eq!(with_version.len(), 1, "{with_version:#?}");
+    let first = with_version[0];
     assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
     assert!(first["message"].as_str().unwrap().starts_with("Token persistence enabled"));
     assert!(first["watches"].as_str().unwrap().contains(&world.namespace), "{first}");
     let told = first["flags"].as_str().unwrap();
     assert!(told.contains("--log-format=json") && told.contains("--leader-election=true"), "{told}");
     assert!(told.contains("--concurrency=32"), "also what was left out: {told}");
+}
+
+#[tokio::test]
+async fn lines_of_text_begin_with_the_time_and_name_the_resource_too() {
+    let world = World::new().await;
+    let operator = world.operator(OPERATOR, &[]).await;
+    world.create_token("flight", json!({})).await;
+    world.ready("flight").await;
+    let log = operator.log();
+    for line in log.lines() {
+        let time = line.split(' ').next().unwrap();
+        assert!(time.ends_with('Z') && time.parse::<Timestamp>().is_ok(), "{line}");
+    }
+    let obtained = log.lines().find(|line| line.contains("Successfully obtained new token")).unwrap();
+    for field in [format!("namespace=\"{}\"", world.namespace), "name=\"flight\"".into(), "reason=\"Initial\"".into()] {
+        assert!(obtained.contains(&field), "{obtained}");
+    }
 }

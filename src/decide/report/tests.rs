@@ -1,4 +1,4 @@
-//! Since when renewal fails, and what is said of it, from one look to the next.
+//! What is said from one look to the next: since when renewal fails, when conditions change, and that they fit together.
 
 #![allow(clippy::unwrap_used, reason = "a failed test")]
 
@@ -91,4 +91,62 @@ fn the_trouble_that_a_status_tells_of_is_the_one_that_it_was_made_from() {
     let mut status = VerteilTokenStatus::default();
     look(&mut status, held(), Standing::Settled, at(10));
     assert_eq!(Trouble::told_by(&status), None);
+}
+
+fn held_until(end: i64, current: bool) -> HeldFacts {
+    let record = Record::new("fake".to_owned().into(), "Bearer".into(), 60, at(0), at(0)).unwrap();
+    let (seal, validity) = (RecordSeal::of(&record), Validity { issued_at: at(end - 43200), expires_at: at(end) });
+    HeldFacts { validity, seal, renewal: at(end - 600), current, in_place: true }
+}
+
+/// Each standing, with each state of the stored token.
+fn reports() -> Vec<Report<'static>> {
+    let named = Reason::ALL.map(|reason| {
+        let trouble = Trouble::new(reason, format!("about {}", reason.as_str()));
+        if reason.is_progress() { Standing::Progressing(trouble) } else { Standing::Troubled(trouble) }
+    });
+    let stored = [None, Some(held_until(40_000, true)), Some(held_until(40_000, false)), Some(held_until(-4000, true))];
+    let with = |standing: Standing| {
+        let report = move |held| Report {
+            generation: 1,
+            secret_name: "flight",
+            held,
+            standing: standing.clone(),
+            rivals: Vec::new(),
+        };
+        stored.clone().map(report)
+    };
+    named.into_iter().chain([Standing::Settled]).flat_map(with).collect()
+}
+
+#[test]
+fn a_transition_time_moves_with_its_condition_and_what_is_as_it_was_is_not_told_anew() {
+    let reports = reports();
+    for (first, second) in reports.iter().flat_map(|first| reports.iter().map(move |second| (first, second))) {
+        let before = next_status(&VerteilTokenStatus::default(), first, at(0));
+        let after = next_status(&before, second, at(60));
+        for now in &after.conditions {
+            let moved = condition(&before, &now.type_).is_none_or(|before| before.status != now.status);
+            let since = if moved { at(60) } else { at(0) };
+            assert_eq!(now.last_transition_time.0, since, "{} from {first:?} to {second:?}", now.type_);
+        }
+        assert_eq!(next_status(&after, second, at(120)), after, "{second:?}");
+    }
+}
+
+#[test]
+fn conditions_contradict_each_other_never_and_a_person_is_told_why() {
+    for report in reports() {
+        let status = next_status(&VerteilTokenStatus::default(), &report, at(0));
+        let is_true = |type_| condition(&status, type_).unwrap().status == "True";
+        let ways = ["Ready", "Reconciling", "Stalled"].into_iter().filter(|type_| is_true(type_)).count();
+        assert_eq!(ways, 1, "{:?}", status.conditions);
+        let told = status.conditions.iter().filter(|c| c.status == "True" || c.type_ == "Ready");
+        for condition in told {
+            assert!(!condition.message.is_empty() && !condition.reason.is_empty(), "{condition:?}");
+        }
+        // An outage of the issuer blocks nobody who has a token.
+        let serves = report.held.as_ref().is_some_and(|held| held.current && held.validity.holds_at(at(0)));
+        assert_eq!(is_true("Ready"), serves, "{report:?}");
+    }
 }

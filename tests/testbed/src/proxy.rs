@@ -23,6 +23,10 @@ use crate::wait::until;
 pub enum Fault {
     /// The apiserver does not see it; this status comes back, with `Retry-After` if given.
     Status(u16, Option<u32>),
+    /// The apiserver does not see it; this status and body come back.
+    Answer(u16, String),
+    /// The apiserver carries it out; its answer comes back with this status, and changed.
+    Changed(u16, fn(&str) -> String),
     /// The apiserver does not see it; the connection breaks.
     Reset,
     /// The apiserver does not see it; no answer ever comes.

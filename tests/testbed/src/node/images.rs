@@ -1,11 +1,12 @@
 //! Images for the pods of tests, and how the node gets them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
 use image::archive::{Entry, Image};
-use image::build::{self, Architecture};
+use image::build::{self, Architecture, Package};
 use image::operator;
 
 use super::components::PAUSE;
@@ -27,7 +28,8 @@ pub(super) fn write_operator(folder: &Path) -> anyhow::Result<PathBuf> {
     let binary = std::fs::read(build::operator(&workspace, architecture)?)?;
     let files = operator::files(binary, std::fs::read(workspace.join("LICENSE"))?);
     let path = folder.join("operator.tar");
-    operator::image(OPERATOR, architecture, files, std::collections::BTreeMap::new()).write(&path)?;
+    let labels = operator::labels(&Package::read(&workspace)?, operator::revision(&workspace).as_deref());
+    operator::image(OPERATOR, architecture, files, labels).write(&path)?;
     Ok(path)
 }
 
@@ -43,7 +45,7 @@ fn write(machine: &Machine, name: &str, entrypoint: &[&str], path: &Path) -> any
         files: vec![Entry::program("app", std::fs::read(&machine.app)?)],
         entrypoint: entrypoint.iter().map(ToString::to_string).collect(),
         user: operator::USER.to_owned(),
-        labels: std::collections::BTreeMap::new(),
+        labels: BTreeMap::new(),
     };
     image.write(path)?;
     Ok(path.to_owned())

@@ -72,9 +72,10 @@ async fn pass(request: Request<Incoming>, client: Client, shared: Arc<Shared>) -
     connected(&shared).await;
     match fault {
         Some(Fault::Status(code, retry_after)) => return Ok(refused(code, retry_after)),
+        Some(Fault::Answer(code, body)) => return Ok(whole(code, body)),
         Some(Fault::Reset) => return Err("reset, as scripted".into()),
         Some(Fault::Hang) => pending::<()>().await,
-        Some(Fault::LostAnswer | Fault::HangAfter) | None => {}
+        Some(Fault::LostAnswer | Fault::HangAfter | Fault::Changed(..)) | None => {}
     }
     let mut request = Request::builder().method(head.method).uri(uri);
     for name in [ACCEPT, CONTENT_TYPE] {
@@ -85,9 +86,13 @@ async fn pass(request: Request<Incoming>, client: Client, shared: Arc<Shared>) -
     let answer = client.send(request.body(Body::from(body.to_vec()))?).await;
     connected(&shared).await;
     match fault {
+        Some(Fault::Changed(code, change)) => {
+            let body = answer?.into_body().collect().await?.to_bytes();
+            return Ok(whole(code, change(&String::from_utf8_lossy(&body))));
+        }
         Some(Fault::LostAnswer) => return Err("answer lost, as scripted".into()),
         Some(Fault::HangAfter) => pending::<()>().await,
-        Some(Fault::Status(..) | Fault::Reset | Fault::Hang) | None => {}
+        Some(Fault::Status(..) | Fault::Answer(..) | Fault::Reset | Fault::Hang) | None => {}
     }
     let (head, body) = answer?.into_parts();
     let mut answer = Response::builder().status(head.status);
@@ -118,12 +123,16 @@ fn refused(code: u16, retry_after: Option<u32>) -> Answer {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": "a fault, as scripted", "reason": reason, "code": code,
     });
-    let body = Full::from(status.to_string()).map_err(|never: Infallible| match never {}).boxed_unsync();
-    let mut answer = Response::new(body);
-    *answer.status_mut() = StatusCode::from_u16(code).expect("a status code");
-    answer.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    let mut answer = whole(code, status.to_string());
     if let Some(seconds) = retry_after {
         answer.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
+    answer
+}
+
+fn whole(code: u16, body: String) -> Answer {
+    let mut answer = Response::new(Full::from(body).map_err(|never: Infallible| match never {}).boxed_unsync());
+    *answer.status_mut() = StatusCode::from_u16(code).expect("a status code");
+    answer.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     answer
 }

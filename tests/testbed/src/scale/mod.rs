@@ -94,7 +94,10 @@ pub async fn run(args: Args) -> anyhow::Result<bool> {
 
 /// Progress, beside the table.
 fn say(what: &str) {
-    eprintln!("{what}");
+    #[expect(clippy::print_stderr, reason = "a command shows how far it is")]
+    {
+        eprintln!("{what}");
+    }
 }
 
 /// Seconds, with what comes after the point.

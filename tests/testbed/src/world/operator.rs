@@ -72,6 +72,17 @@ impl World {
         self.start_operator_with(&proxy.kubeconfig(), program, &allowing_all(flags))
     }
 
+    /// The same with more in its environment.
+    pub fn operator_behind_with(
+        &self,
+        proxy: &Proxy,
+        program: impl AsRef<Path>,
+        flags: OperatorFlags<'_>,
+        env: &[(&str, &str)],
+    ) -> Operator {
+        self.spawn(&proxy.kubeconfig(), program, &allowing_all(flags), env)
+    }
+
     /// A proxy for one operator of this world.
     #[must_use]
     pub fn proxy(&self) -> Proxy {

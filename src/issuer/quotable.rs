@@ -1,23 +1,27 @@
 //! What of an answer is fit to be shown: the `error` of RFC 6749 section 5.2, its description, and where a redirect leads.
-//! Nothing of a body else, and not even those if they show the credentials.
+//! Nothing of a body else, and not even those if they show the credentials or what may be a token.
 
-use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD, Engine};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::quote::{is_printable, quotes};
 use crate::token::Inputs;
 
 /// Longest `error_description` or target that is quoted.
 const LONGEST_QUOTE: usize = 200;
+/// Longest word of a description. UUIDs are shorter, and hashes by which a vendor finds a request; tokens are mostly longer.
+const LONGEST_WORD: usize = 64;
+/// Longest part of a redirect's path: a tenant's UUID is shorter.
+const LONGEST_PART: usize = 40;
 
 /// The RFC 6749 section 5.2 error in `body`, fit to be shown. A server of another kind may write any word into `error`.
 pub(super) fn oauth_error(body: &[u8], inputs: &Inputs) -> Option<String> {
-    let Ok(Value::Object(fields)) = serde_json::from_slice(body) else { return None };
-    let token = fields.get("access_token").and_then(Value::as_str).filter(|token| !token.is_empty());
+    let fields = fields(body)?;
+    let token = token(&fields);
     let text = |field: &str, longest: usize| {
         let text = fields.get(field)?.as_str()?;
         let printable = !text.is_empty() && text.len() <= longest && text.chars().all(is_printable);
-        let secret = token.is_some_and(|token| text.contains(token)) || shows_credentials(text, inputs);
-        (printable && !secret).then(|| text.to_owned())
+        let long = text.split_whitespace().any(|word| word.len() > LONGEST_WORD);
+        (printable && !long && !shows_secrets(text, inputs, token)).then(|| text.to_owned())
     };
     if !fields.get("error")?.is_string() {
         return None;
@@ -29,38 +33,30 @@ pub(super) fn oauth_error(body: &[u8], inputs: &Inputs) -> Option<String> {
     })
 }
 
-/// Whether `text` shows user name or password: as they are, percent-encoded, or in base64 as in an Authorization header.
-fn shows_credentials(text: &str, inputs: &Inputs) -> bool {
-    let (username, password) = (inputs.username(), inputs.password());
-    let decoded =
-        form_urlencoded::parse(text.replace(['=', '&'], "%20").as_bytes()).map(|(name, _)| folded(&name)).collect();
-    let texts: [String; 2] = [folded(text), decoded];
-    let shown = |secret: &str| !secret.is_empty() && texts.iter().any(|text| text.contains(&folded(secret)));
-    let in_base64 = |secret: &str| {
-        let padded = shown(&BASE64_STANDARD_NO_PAD.encode(secret));
-        !secret.is_empty() && (padded || shown(&BASE64_URL_SAFE_NO_PAD.encode(secret)))
-    };
-    let pair = format!("{username}:{password}");
-    [username, username.trim(), password, password.trim()].into_iter().any(|s| shown(s) || in_base64(s))
-        || in_base64(&pair)
-}
-
-/// Without regard to case. Lower case alone is not enough: that of the Greek sigma depends on what follows it.
-fn folded(text: &str) -> String {
-    text.to_uppercase().chars().flat_map(char::to_lowercase).collect()
-}
-
-/// A redirect's target without its query, which could carry anything; none if it shows a user, ours or another.
-pub(super) fn quotable_location(location: &str, inputs: &Inputs) -> Option<String> {
+/// A redirect's target without its query, which could carry anything; none if it shows a user, ours or another, the token that
+/// is in `body`, or what may be one.
+pub(super) fn quotable_location(location: &str, body: Option<&[u8]>, inputs: &Inputs) -> Option<String> {
     let target = location.split(['?', '#']).next()?;
     let target: String = target.chars().filter(|c| is_printable(*c)).collect();
-    let quotable = !target.is_empty() && !target.contains('@') && !shows_credentials(&target, inputs);
+    let fields = body.and_then(fields).unwrap_or_default();
+    let long = target.split('/').any(|part| part.len() > LONGEST_PART);
+    let secret = target.contains('@') || shows_secrets(&target, inputs, token(&fields));
+    let quotable = !target.is_empty() && !long && !secret;
     quotable.then(|| target.chars().take(LONGEST_QUOTE).collect())
 }
 
-/// No control character, and none that is not seen but changes how the others are: what Rust writes as an escape.
-fn is_printable(c: char) -> bool {
-    matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1
+/// Whether any form of the credentials or of `token` is in `text`.
+fn shows_secrets(text: &str, inputs: &Inputs, token: Option<&str>) -> bool {
+    let secrets = [Some(inputs.username()), Some(inputs.password()), token];
+    quotes(text, secrets.into_iter().flatten().map(str::as_bytes))
+}
+
+fn fields(body: &[u8]) -> Option<Map<String, Value>> {
+    serde_json::from_slice(body).ok()
+}
+
+fn token(fields: &Map<String, Value>) -> Option<&str> {
+    fields.get("access_token").and_then(Value::as_str).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -77,7 +73,7 @@ mod tests {
     fn credentials_are_found_in_every_encoding() {
         let shows = |username: &str, password: &str, text: &str| {
             let (username, password) = (username.to_owned().into(), password.to_owned().into());
-            shows_credentials(text, &Inputs::new("u".into(), username, password, vec![], [].into()))
+            shows_secrets(text, &Inputs::new("u".into(), username, password, vec![], [].into()), None)
         };
         for (username, password, text) in [
             // As they are, and as they were meant.
@@ -101,9 +97,10 @@ mod tests {
 
     #[test]
     fn an_error_is_quoted_if_it_is_one_and_short() {
+        let words = |length: usize| "word ".chars().cycle().take(length).collect::<String>();
         let said = |body: String| oauth_error(body.as_bytes(), &inputs());
-        let described = |length: usize| format!(r#"{{"error":"x","error_description":"{}"}}"#, "d".repeat(length));
-        assert_eq!(said(described(LONGEST_QUOTE)), Some(format!("x ({})", "d".repeat(LONGEST_QUOTE))));
+        let described = |length: usize| format!(r#"{{"error":"x","error_description":"{}"}}"#, words(length));
+        assert_eq!(said(described(LONGEST_QUOTE)), Some(format!("x ({})", words(LONGEST_QUOTE))));
         assert_eq!(said(described(LONGEST_QUOTE + 1)).as_deref(), Some("x"));
         let long = format!(r#"{{"error":"{}"}}"#, "e".repeat(65));
         assert_eq!(said(long).as_deref(), Some("an error that cannot be shown"));
@@ -117,24 +114,18 @@ mod tests {
 
     #[test]
     fn a_redirect_is_quoted_without_its_query_and_without_users() {
-        let to = |location: &str| quotable_location(location, &inputs());
+        let to = |location: &str| quotable_location(location, Some(br#"{"access_token":"t-1"}"#), &inputs());
         for rest in ["?canary=1#x", "#canary?x"] {
             assert_eq!(to(&format!("https://a.example/é{rest}")).as_deref(), Some("https://a.example/é"));
         }
-        for location in ["", "?x", "https://u:p@a.example/", "https://a.example/Canary-User/x"] {
+        for location in ["", "?x", "https://u:p@a.example/", "https://a.example/Canary-User/x", "https://a.example/t-1"]
+        {
             assert_eq!(to(location), None, "{location}");
         }
+        let token = format!("https://a.example/next/{}", "x".repeat(LONGEST_PART + 1));
+        assert_eq!(to(&token), None);
         assert_eq!(to("https://a.example/\u{1}\u{202e}b").as_deref(), Some("https://a.example/b"));
-        assert_eq!(to(&"é".repeat(300)), Some("é".repeat(LONGEST_QUOTE)));
-    }
-
-    #[test]
-    fn credentials_are_found_in_other_cases_and_hidden_letters_are_not_shown() {
-        let greek = Inputs::new("u".into(), "x".to_owned().into(), "ΚΩΔΙΚΟΣ".to_owned().into(), vec![], [].into());
-        assert!(["ΚΩΔΙΚΟΣΑ", "κωδικος", "ΚωδικοσΑ"].iter().all(|text| shows_credentials(text, &greek)));
-        assert!(!shows_credentials("ΚΩΔΙΚΟ", &greek));
-        assert!("Ungültig: „scope“ \"a\\b\"".chars().all(is_printable));
-        assert!(!"\u{202e}\u{2028}\u{200b}\n".chars().any(is_printable));
+        assert_eq!(to(&"é/".repeat(300)).unwrap().chars().count(), LONGEST_QUOTE);
     }
 
     #[test]
@@ -153,6 +144,13 @@ mod tests {
             let quote = oauth_error(body.as_bytes(), &inputs()).unwrap();
             let shown = ["canary", "y2fu", "%63", "\n"].into_iter().find(|part| quote.to_lowercase().contains(part));
             assert_eq!(shown, None, "{quote}");
+        }
+    }
+    #[test]
+    fn a_token_in_an_error_is_not_shown_nor_what_may_be_one() {
+        for text in ["of secret-t".to_owned(), "c2VjcmV0LXQ= is valid".into(), format!("a {}", "x".repeat(65))] {
+            let body = serde_json::json!({"access_token": "secret-t", "error": "x", "error_description": text});
+            assert_eq!(oauth_error(body.to_string().as_bytes(), &inputs()).as_deref(), Some("x"), "{text}");
         }
     }
 }
