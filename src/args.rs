@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -108,6 +109,22 @@ pub struct RunArgs {
     #[arg(long, env = "VERTEIL_DEBUG_LISTEN", default_value = "127.0.0.1:8081", value_name = "ADDRESS")]
     pub debug_listen: LoopbackAddress,
 
+    /// Address of the token API, such as [::]:8443 [default: there is none]
+    #[arg(long, env = "VERTEIL_TOKEN_API_LISTEN", value_name = "ADDRESS")]
+    pub token_api_listen: Option<SocketAddr>,
+
+    /// File with the token API's certificate, in PEM, followed by those that lead to its CA; read again when it changes
+    #[arg(long, env = "VERTEIL_TOKEN_API_CERT", default_value = "/tls/tls.crt", value_name = "FILE")]
+    pub token_api_cert: PathBuf,
+
+    /// File with the certificate's private key, in PEM
+    #[arg(long, env = "VERTEIL_TOKEN_API_KEY", default_value = "/tls/tls.key", value_name = "FILE")]
+    pub token_api_key: PathBuf,
+
+    /// Audience that the ServiceAccount tokens of the token API's callers have to be for
+    #[arg(long, env = "VERTEIL_TOKEN_API_AUDIENCE", default_value = MANAGER, value_name = "AUDIENCE")]
+    pub token_api_audience: String,
+
     /// Form of the log lines
     #[arg(long, env = "VERTEIL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -163,6 +180,10 @@ impl fmt::Display for RunArgs {
             http_listen,
             per_resource_metrics,
             debug_listen,
+            token_api_listen,
+            token_api_cert,
+            token_api_key,
+            token_api_audience,
             log_format,
             log_filter,
         } = self;
@@ -175,6 +196,9 @@ impl fmt::Display for RunArgs {
         write!(f, " --lease-duration={lease_duration} --lease-renew-deadline={lease_renew_deadline}")?;
         write!(f, " --lease-retry-period={lease_retry_period} --http-listen={http_listen}")?;
         write!(f, " --per-resource-metrics={per_resource_metrics} --debug-listen={debug_listen}")?;
+        let token_api_listen = token_api_listen.map(|address| address.to_string()).unwrap_or_default();
+        write!(f, " --token-api-listen={token_api_listen} --token-api-cert={}", token_api_cert.display())?;
+        write!(f, " --token-api-key={} --token-api-audience={token_api_audience}", token_api_key.display())?;
         let log_format = log_format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         write!(f, " --log-format={log_format} --log-filter={log_filter}")
     }

@@ -37,5 +37,7 @@ pub mod secret;
 pub mod serve;
 pub mod start;
 pub mod token;
+pub mod tokenapi;
 pub mod view;
+pub mod wakes;
 mod work;

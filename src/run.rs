@@ -25,6 +25,8 @@ use crate::reconcile::Context;
 use crate::resources::Resources;
 use crate::serve::{Debug, Health, Served, serve, serve_debug};
 use crate::token::ProcessKey;
+use crate::tokenapi::{TokenApi, TokenListener};
+use crate::wakes::Wakes;
 use crate::work::work;
 
 /// The shutdown, within a pod's grace of 30 s: passes in flight 16 s (a request takes 15 s at most, and none is sent any more),
@@ -41,6 +43,8 @@ pub struct Listeners {
     pub http: TcpListener,
     /// The debug endpoint, with the log filter that it changes.
     pub debug: Option<(TcpListener, LogFilter)>,
+    /// The token API.
+    pub token: Option<TokenListener>,
 }
 
 /// One line that says what runs here, and how.
@@ -108,6 +112,7 @@ pub async fn run(
         limits: Limits::new(bell.clone()),
         reach: Reach::new(bell.clone()),
         permits: Permits::new(usize::from(args.issuer_concurrency), bell),
+        wakes: Wakes::default(),
         events,
         metrics: Arc::clone(&metrics),
         allowed_hosts: AllowedHosts::new(args.allowed_issuer_hosts.clone()),
@@ -126,6 +131,11 @@ pub async fn run(
     let debugging = listeners.debug.map(|(listener, log_filter)| {
         let debug = Debug { resources: Arc::clone(&resources), memory, metrics, clock: Arc::clone(&clock), log_filter };
         tokio::spawn(serve_debug(listener, debug, serving_ends.clone()))
+    });
+    let giving_ends = CancellationToken::new();
+    let giving = listeners.token.map(|at| {
+        let api = TokenApi::new(Arc::clone(&context), Arc::clone(&resources), args.token_api_audience.clone());
+        tokio::spawn(api.serve(at, giving_ends.clone()))
     });
 
     let work = work(&client, args, &context, &resources, &health, rings, &stop);
@@ -147,8 +157,9 @@ pub async fn run(
         drop(tokio::time::timeout(RELEASE_PATIENCE + Duration::from_millis(100), electing).await);
     }
     drop(context);
-    // What is still waiting to be said gets a moment.
-    drop(tokio::time::timeout(LAST_WORDS, posting).await);
+    giving_ends.cancel();
+    // What is still waiting to be said gets a moment; the token API knows of the same context.
+    drop(tokio::time::timeout(LAST_WORDS, futures::future::join(posting, OptionFuture::from(giving))).await);
     serving_ends.cancel();
     drop(tokio::time::timeout(LAST_WORDS, futures::future::join(serving, OptionFuture::from(debugging))).await);
     tracing::info!("stopped");

@@ -15,6 +15,7 @@ use crate::clock::SystemClock;
 use crate::logs;
 use crate::run::{Listeners, run};
 use crate::serve::{listen, listen_for_debugging};
+use crate::tokenapi::TokenListener;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to the head of an answer, also of a watch.
@@ -29,8 +30,9 @@ pub fn start(args: &RunArgs) -> anyhow::Result<()> {
         let config =
             Config::infer().await.context("no cluster: run in a pod, or set KUBECONFIG to a file that names one")?;
         let http = listen(args.http_listen).await?;
+        let token = TokenListener::of(args).await?;
         let debug = listen_for_debugging(args.debug_listen).await.map(|listener| (listener, log_filter));
-        run(client(config)?, args, Arc::new(SystemClock), Listeners { http, debug }, stop).await
+        run(client(config)?, args, Arc::new(SystemClock), Listeners { http, debug, token }, stop).await
     })
 }
 

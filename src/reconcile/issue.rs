@@ -236,6 +236,7 @@ impl Pass<'_> {
             entry.reachable = false;
         });
         self.count_unsaved();
+        self.ctx.wakes.ring(&self.key);
         Ok(Step::Decide)
     }
 

@@ -108,18 +108,10 @@ impl Pass<'_> {
     }
 
     async fn fetch_former_secret(&self) -> Result<Option<Secret>, ApiError> {
-        match self.former_name() {
+        match self.token.former_secret_name() {
             Some(name) => self.ctx.cluster.secret(&self.key.beside(name)).await,
             None => Ok(None),
         }
-    }
-
-    /// The name of the Secret that holds or held the token, if the spec names another one now.
-    pub(super) fn former_name(&self) -> Option<&str> {
-        let status = self.token.status.as_ref()?;
-        let present = self.token.secret_name();
-        let names = [&status.secret_name, &status.former_secret_name];
-        names.into_iter().flatten().map(String::as_str).find(|name| *name != present)
     }
 
     /// Reads the resource, live. False if it is gone, or another one has taken its name.

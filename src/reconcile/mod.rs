@@ -43,6 +43,7 @@ use crate::lease::Leadership;
 use crate::memory::{Key, Memory};
 use crate::metrics::Metrics;
 use crate::token::ProcessKey;
+use crate::wakes::Wakes;
 
 /// Rounds of one pass: a conflict or a write leads to another look. Whoever changes objects faster than this is looked at later.
 const MOST_ROUNDS: usize = 6;
@@ -75,6 +76,8 @@ pub struct Context {
     pub limits: Arc<Limits>,
     /// Who could not reach which host.
     pub reach: Reach,
+    /// Who waits for a token at the token API.
+    pub wakes: Wakes,
     /// The way to post events.
     pub events: Events,
     /// Counts.

@@ -22,6 +22,7 @@ use verteil_token_operator::memory::Memory;
 use verteil_token_operator::metrics::Metrics;
 use verteil_token_operator::reconcile::{Context, reconcile};
 use verteil_token_operator::token::ProcessKey;
+use verteil_token_operator::wakes::Wakes;
 
 use crate::apiserver::{Call, NAMESPACE};
 use crate::clock::ModelClock;
@@ -90,6 +91,7 @@ impl Operator {
             limits: Limits::new(bell.clone()),
             reach: Reach::new(bell.clone()),
             permits: Permits::new(4, bell),
+            wakes: Wakes::default(),
             events,
             metrics: Arc::new(Metrics::new()),
             allowed_hosts: AllowedHosts::new(vec!["*".parse().unwrap()]),

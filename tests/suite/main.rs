@@ -43,6 +43,7 @@ mod rivals;
 mod rollout;
 mod source_of_truth;
 mod template;
+mod token_api;
 mod transport;
 mod trust;
 mod wire;

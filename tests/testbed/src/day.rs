@@ -158,6 +158,7 @@ async fn process(world: &World, clock: &TestClock) -> (Arc<Context>, mpsc::Unbou
         permits: Permits::new(PERMITS, bell.clone()),
         limits: Limits::new(bell.clone()),
         reach: Reach::new(bell),
+        wakes: verteil_token_operator::wakes::Wakes::default(),
         events,
         metrics: Arc::new(Metrics::new()),
         allowed_hosts: AllowedHosts::new(vec!["*".parse().expect("any host")]),
