@@ -23,6 +23,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Runs the operator until SIGTERM or SIGINT; a second signal ends it at once.
 pub fn start(args: &RunArgs) -> anyhow::Result<()> {
+    args.check()?;
     let log_filter = logs::init(&args.log_filter, args.log_format).context("--log-filter")?;
     init_crypto();
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {

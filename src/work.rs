@@ -138,6 +138,7 @@ fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) {
 /// The resource is gone: nothing is remembered of it but a token that was not saved.
 fn forget(context: &Context, key: &Key) {
     context.memory.forget(key, context.clock.now());
+    context.store.forget(key);
     context.permits.withdraw(key);
     context.limits.forget(key);
     context.reach.forget(key);

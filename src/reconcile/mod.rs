@@ -21,6 +21,7 @@ mod report;
 mod rollout;
 mod save;
 mod settled;
+mod stored;
 mod tell;
 mod twin;
 
@@ -42,6 +43,7 @@ use crate::issuer::{AllowedHosts, Issuer, Limits, Permits, Reach};
 use crate::lease::Leadership;
 use crate::memory::{Key, Memory};
 use crate::metrics::Metrics;
+use crate::store::Store;
 use crate::token::ProcessKey;
 use crate::wakes::Wakes;
 
@@ -62,6 +64,8 @@ pub struct Context {
     pub issuer: Issuer,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Where tokens are kept.
+    pub store: Arc<Store>,
     /// What this process remembers.
     pub memory: Arc<Memory>,
     /// Which Secrets exist in which version.

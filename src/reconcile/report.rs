@@ -13,8 +13,8 @@ use super::{LONGEST_SLEEP, Pass, sleep_until};
 use crate::api::{Attempted, Verified, VerteilTokenStatus};
 use crate::cluster::{ApiError, Severity, version};
 use crate::decide::{
-    Block, ClaimView, HeldFacts, Reason, Report, Standing, Stored, TOKEN_EXPIRED_GRACE, Trouble, condition,
-    held_by_account, next_status, unscheduled_after, wants_saving,
+    Block, ClaimView, HeldFacts, Lost, Place, Reason, Report, Standing, Stored, TOKEN_EXPIRED_GRACE, Trouble,
+    condition, held_by_account, next_status, unscheduled_after, wants_saving,
 };
 use crate::memory::Issued;
 use crate::secret::{FORMAT, is_adopted};
@@ -77,7 +77,8 @@ impl Pass<'_> {
         // If this process took a claim over, its former holder had saved its token.
         self.ctx.memory.with(&self.key, |entry| (entry.taking_over, entry.took_over) = (false, false));
         let restart = self.restart_workloads(view).await;
-        let next = [claim_ends, restart].into_iter().flatten().fold(until, Timestamp::min);
+        let emptying = self.refused_emptying(view.now).map(|(at, _)| at);
+        let next = [claim_ends, restart, emptying].into_iter().flatten().fold(until, Timestamp::min);
         Ok(sleep_until(next, self.ctx.clock.now()))
     }
 
@@ -174,7 +175,8 @@ impl Pass<'_> {
         self.write(view, status).await?;
         let restart = self.restart_workloads(view).await;
         let now = self.ctx.clock.now();
-        let next = [until, end, restart].into_iter().flatten().filter(|at| *at > now).min();
+        let emptying = self.refused_emptying(now).map(|(at, _)| at);
+        let next = [until, end, restart, emptying].into_iter().flatten().filter(|at| *at > now).min();
         Ok(next.map_or(Action::requeue(LONGEST_SLEEP), |at| sleep_until(at, now)))
     }
 
@@ -196,6 +198,7 @@ impl Pass<'_> {
         let report = Report {
             generation: self.token.metadata.generation.unwrap_or_default(),
             secret_name: self.token.secret_name(),
+            place: self.place(),
             held,
             standing: Standing::Troubled(trouble),
             rivals: Vec::new(),
@@ -224,7 +227,10 @@ impl Pass<'_> {
             }
             Reason::GenerationThrottled => {
                 let cause = match &view.judged.stored {
-                    Stored::Absent { .. } => format!("Secret {name} was deleted"),
+                    Stored::Absent { lost: Lost::Memory } => {
+                        "the operator was started again and has lost what was in its memory".into()
+                    }
+                    Stored::Absent { lost: Lost::Nothing | Lost::Secret } => format!("Secret {name} was deleted"),
                     Stored::Unusable => found,
                     Stored::Held(_) | Stored::Terminating | Stored::Foreign => {
                         "inputs or the renew annotation have changed again".into()
@@ -319,9 +325,12 @@ impl Pass<'_> {
         if unsaved.saved && !issued.repeated {
             let cause = issued.trouble.as_ref().map(|trouble| format!(" ({trouble})")).unwrap_or_default();
             let note = format!(
-                "{}{cause}: new token in Secret {}, valid until {}",
+                "{}{cause}: new token in {}, valid until {}",
                 issued.reason.as_str(),
-                self.token.secret_name(),
+                match self.place() {
+                    Place::Secret => format!("Secret {}", self.token.secret_name()),
+                    Place::Memory { .. } => "memory".to_owned(),
+                },
                 issued.content.record.validity().expires_at
             );
             self.say(Severity::Normal, "TokenIssued", "RequestToken", &note);
@@ -352,9 +361,14 @@ impl Pass<'_> {
         let report = Report {
             generation: self.token.metadata.generation.unwrap_or_default(),
             secret_name: self.token.secret_name(),
+            place: self.place(),
             held: view.held_facts(),
             standing,
-            rivals: if view.judged.stored.is_ours() { self.ctx.rivals.of(&self.token) } else { Vec::new() },
+            rivals: if view.judged.stored.is_ours() && !self.ctx.store.is_in_memory() {
+                self.ctx.rivals.of(&self.token)
+            } else {
+                Vec::new()
+            },
         };
         let old = self.token.status.clone().unwrap_or_default();
         let mut next = next_status(&old, &report, view.now);

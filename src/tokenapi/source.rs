@@ -1,5 +1,6 @@
 //! Where a token comes from: the Secret, read live, or the memory of this process while the Secret cannot be written.
 
+use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 
 use super::TokenApi;
@@ -10,7 +11,7 @@ use crate::decide::Reason;
 use crate::memory::Key;
 use crate::reconcile::Context;
 use crate::resources::reason;
-use crate::secret::judge;
+use crate::secret::{Neighbours, judge};
 use crate::token::Record;
 use axum::http::StatusCode;
 
@@ -77,23 +78,30 @@ fn readable(object: &Tokens) -> Result<&VerteilToken, Problem> {
     })
 }
 
-/// What the Secret of `token` holds, live; until it is written, that of the name that the spec had before.
+/// What the Secret of `token` holds, live; until it is written, that of the name that the spec had before. What is kept in memory
+/// needs no read, if nothing may be written, and is yet to be written else.
 async fn stored(ctx: &Context, token: &VerteilToken) -> Stored {
+    let kept = ctx.store.kept(token).and_then(|secret| record(token, Some(&secret), &Neighbours::default()));
+    if ctx.store.is_in_memory() && kept.is_some() {
+        return Ok(kept);
+    }
     let present = read(ctx, token, token.secret_name()).await?;
-    let Some(former) = token.former_secret_name() else { return Ok(present) };
-    let former = read(ctx, token, former).await?;
-    Ok(match (present, former) {
-        (Some(present), Some(former)) => Some(later(present, former)),
-        (present, former) => present.or(former),
-    })
+    let former = match token.former_secret_name() {
+        Some(former) => read(ctx, token, former).await?,
+        None => None,
+    };
+    Ok([kept, present, former].into_iter().flatten().reduce(later))
 }
 
 /// Only a Secret that is this resource's counts.
 async fn read(ctx: &Context, token: &VerteilToken, name: &str) -> Stored {
     let secret = ctx.cluster.secret(&Key::of(token).beside(name)).await?;
     let label = secret.as_ref().and_then(|secret| secret.labels().get(TOKEN_LABEL)).map(String::as_str);
-    let judged = judge(token, secret.as_ref(), None, false, &ctx.rivals.neighbours(token, label));
-    Ok(judged.content.map(|content| content.record))
+    Ok(record(token, secret.as_ref(), &ctx.rivals.neighbours(token, label)))
+}
+
+fn record(token: &VerteilToken, secret: Option<&Secret>, neighbours: &Neighbours) -> Option<Record> {
+    judge(token, secret, None, false, neighbours).content.map(|content| content.record)
 }
 
 /// The one that was asked for later; of equals the first.

@@ -84,6 +84,7 @@ impl Operator {
             cluster,
             issuer: issuer.clone(),
             clock: Arc::clone(clock) as Arc<dyn Clock>,
+            store: Arc::new(verteil_token_operator::store::Store::new(false, Arc::clone(&identity), bell.clone())),
             memory: Arc::new(Memory::default()),
             versions: Arc::new(Versions::new(0)),
             config_maps: Arc::new(Versions::of_config_maps(0)),

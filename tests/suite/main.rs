@@ -30,6 +30,7 @@ mod kubectl;
 mod leadership;
 mod limits;
 mod logs;
+mod memory_only;
 mod metrics;
 mod midway;
 mod overlap;

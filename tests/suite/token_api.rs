@@ -3,7 +3,7 @@
 mod abuse;
 mod callers;
 mod certificate;
-mod client;
+pub mod client;
 
 use std::time::Duration;
 

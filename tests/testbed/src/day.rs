@@ -151,6 +151,7 @@ async fn process(world: &World, clock: &TestClock) -> (Arc<Context>, mpsc::Unbou
         cluster,
         issuer: Issuer::new().expect("a client"),
         clock: Arc::new(clock.clone()),
+        store: Arc::new(verteil_token_operator::store::Store::new(false, Arc::clone(&identity), bell.clone())),
         memory: Arc::new(Memory::default()),
         versions: Arc::new(Versions::new(0)),
         config_maps: Arc::new(Versions::of_config_maps(0)),
