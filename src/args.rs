@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::api::{Duration, MANAGER};
 use crate::issuer::AllowedHost;
 use crate::lease::{Timings, TimingsError};
+use crate::ready::ReadyArgs;
 use crate::serve::LoopbackAddress;
 
 /// The variable of the program that kept its token in a file: who had set it need not look for another name.
@@ -34,6 +35,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Print the CustomResourceDefinition as YAML
     Crd,
+    /// Wait until an operator says that it is ready, as `helm test` does
+    Ready(ReadyArgs),
 }
 
 /// How the operator runs.

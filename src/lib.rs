@@ -31,6 +31,7 @@ pub mod logs;
 pub mod memory;
 pub mod metrics;
 mod pass;
+pub mod ready;
 pub mod reconcile;
 pub mod resources;
 pub mod run;

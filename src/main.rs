@@ -3,6 +3,7 @@
 use clap::Parser;
 use verteil_token_operator::api;
 use verteil_token_operator::args::{Cli, Command};
+use verteil_token_operator::ready::ready;
 use verteil_token_operator::start::start;
 
 fn main() -> anyhow::Result<()> {
@@ -13,6 +14,7 @@ fn main() -> anyhow::Result<()> {
             std::io::stdout().write_all(api::to_yaml(&api::crd())?.as_bytes())?;
             Ok(())
         }
+        Some(Command::Ready(args)) => ready(&args),
         Some(Command::Run(args)) => start(&args),
         None => start(&cli.run),
     }

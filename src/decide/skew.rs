@@ -82,7 +82,7 @@ mod tests {
             tell_clock_skew(&mut status, SignedDuration::from_secs(seconds), 1, at(now));
             status.conditions.first().map(|c| (c.reason.clone(), c.message.clone()))
         };
-        assert_eq!(tell(59, 0), None);
+        assert_eq!([tell(59, 0), tell(-59, 5)], [None, None]);
         let told = tell(3600, 10).unwrap();
         assert!(told.0 == "IssuerClockAhead" && told.1.contains("was 1h ahead of the operator's"), "{told:?}");
         for (seconds, now) in [(3590, 20), (61, 30), (59, 40), (30, 50)] {
@@ -91,5 +91,6 @@ mod tests {
         assert_eq!(tell(-90, 60).unwrap().0, "IssuerClockBehind");
         assert_eq!(tell(-29, 70), None);
         assert_eq!(tell(59, 80), None);
+        assert_eq!(tell(60, 90).unwrap().0, "IssuerClockAhead");
     }
 }

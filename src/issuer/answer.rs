@@ -1,19 +1,14 @@
 //! What an answer means: a token, or one of the classes of failure. Pure.
-//!
-//! Nothing of a body is quoted but the `error` of RFC 6749 section 5.2 and its description, and not even those if they show
-//! the credentials.
 
-use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD, Engine};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::RawAnswer;
+use super::quote::{oauth_error, quotable_location};
 use crate::decide::FailureClass;
 use crate::token::{AccessToken, Inputs, JwtTimes, Lifetime};
 
-/// Longest `error_description` that is quoted.
-const LONGEST_QUOTE: usize = 200;
 /// How gzip begins (RFC 1952 section 2.3.1).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
@@ -181,60 +176,6 @@ fn http_date(text: &str) -> Option<Timestamp> {
     Timestamp::try_from(httpdate::parse_http_date(text.trim()).ok()?).ok()
 }
 
-/// The RFC 6749 section 5.2 error in `body`, fit to be shown. A server of another kind may write any word into `error`.
-fn oauth_error(body: &[u8], inputs: &Inputs) -> Option<String> {
-    let Ok(Value::Object(fields)) = serde_json::from_slice(body) else { return None };
-    let token = fields.get("access_token").and_then(Value::as_str).filter(|token| !token.is_empty());
-    let text = |field: &str, longest: usize| {
-        let text = fields.get(field)?.as_str()?;
-        let printable = !text.is_empty() && text.len() <= longest && text.chars().all(is_printable);
-        let secret = token.is_some_and(|token| text.contains(token)) || shows_credentials(text, inputs);
-        (printable && !secret).then(|| text.to_owned())
-    };
-    if !fields.get("error")?.is_string() {
-        return None;
-    }
-    let error = text("error", 64).unwrap_or_else(|| "an error that cannot be shown".into());
-    Some(match text("error_description", LONGEST_QUOTE) {
-        Some(description) => format!("{error} ({description})"),
-        None => error,
-    })
-}
-
-/// Whether `text` shows user name or password: as they are, percent-encoded, or in base64 as in an Authorization header.
-fn shows_credentials(text: &str, inputs: &Inputs) -> bool {
-    let (username, password) = (inputs.username(), inputs.password());
-    let decoded =
-        form_urlencoded::parse(text.replace(['=', '&'], "%20").as_bytes()).map(|(name, _)| folded(&name)).collect();
-    let texts: [String; 2] = [folded(text), decoded];
-    let shown = |secret: &str| !secret.is_empty() && texts.iter().any(|text| text.contains(&folded(secret)));
-    let in_base64 = |secret: &str| {
-        let padded = shown(&BASE64_STANDARD_NO_PAD.encode(secret));
-        !secret.is_empty() && (padded || shown(&BASE64_URL_SAFE_NO_PAD.encode(secret)))
-    };
-    let pair = format!("{username}:{password}");
-    [username, username.trim(), password, password.trim()].into_iter().any(|s| shown(s) || in_base64(s))
-        || in_base64(&pair)
-}
-
-/// Without regard to case. Lower case alone is not enough: that of the Greek sigma depends on what follows it.
-fn folded(text: &str) -> String {
-    text.to_uppercase().chars().flat_map(char::to_lowercase).collect()
-}
-
-/// A redirect's target without its query, which could carry anything; none if it shows a user, ours or another.
-fn quotable_location(location: &str, inputs: &Inputs) -> Option<String> {
-    let target = location.split(['?', '#']).next()?;
-    let target: String = target.chars().filter(|c| is_printable(*c)).collect();
-    let quotable = !target.is_empty() && !target.contains('@') && !shows_credentials(&target, inputs);
-    quotable.then(|| target.chars().take(LONGEST_QUOTE).collect())
-}
-
-/// No control character, and none that is not seen but changes how the others are: what Rust writes as an escape.
-fn is_printable(c: char) -> bool {
-    matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::unwrap_in_result, reason = "a failed test")]
@@ -317,7 +258,6 @@ mod tests {
             (429, "", FailureClass::RateLimited, "429"),
             (503, "", FailureClass::Unavailable, "503"),
             (204, "", FailureClass::Answer, "204, but its body is empty"),
-            (200, "\u{1f}\u{8b}", FailureClass::Answer, "not a JSON object"),
             (200, "", FailureClass::Answer, "empty"),
             (200, "<html></html>", FailureClass::Answer, "not a JSON object"),
             (200, "[1]", FailureClass::Answer, "not a JSON object"),
@@ -334,48 +274,15 @@ mod tests {
     }
 
     #[test]
-    fn never_quotes_the_credentials() {
-        for body in [
-            r#"{"error":"bad canary-user"}"#,
-            r#"{"error":"x","error_description":"wrong password CANARY-pass for user"}"#,
-            r#"{"error":"x\ny"}"#,
-            // base64 of the user name, of the password with its line break, and of both; percent-encoded in three ways.
-            r#"{"error":"x","error_description":"Basic Y2FuYXJ5LXVzZXI6Y2FuYXJ5LXBhc3MK is wrong"}"#,
-            r#"{"error":"x","error_description":"Y2FuYXJ5LXVzZXI= is unknown"}"#,
-            r#"{"error":"x","error_description":"not Y2FuYXJ5LXBhc3MK"}"#,
-            r#"{"error":"x","error_description":"client_id=%63anary%2Duser&client_secret=?"}"#,
-            r#"{"error":"%63%61%6e%61%72%79%2duser"}"#,
-        ] {
-            let message = answer(401, body).err().unwrap().message;
-            let shown = ["canary", "y2fu", "%63", "\n"].into_iter().find(|part| message.to_lowercase().contains(part));
-            assert_eq!(shown, None, "{message}");
-        }
-    }
-
-    #[test]
-    fn a_redirect_is_quoted_without_its_query_and_without_users() {
-        let to = |location: &str| {
-            let location = Some(location.to_owned());
-            let raw = RawAnswer { status: 302, location, ..RawAnswer::default() };
-            let message = interpret(&raw, &inputs(), Timestamp::UNIX_EPOCH).err().unwrap().message;
-            message.split_once("302, a redirect").unwrap().1.split_once(": redirects").unwrap().0.to_owned()
+    fn a_compressed_body_is_named_by_its_header_or_its_first_bytes() {
+        let said = |encoded, body: &[u8]| {
+            let raw = RawAnswer { status: 200, encoded, body: Some(body.to_vec()), ..RawAnswer::default() };
+            interpret(&raw, &inputs(), Timestamp::UNIX_EPOCH).err().unwrap().message
         };
-        assert_eq!(to("https://a.example/é?canary=1#x"), " to https://a.example/é");
-        for location in ["", "?x", "https://u:p@a.example/", "https://a.example/Canary-User/x"] {
-            assert_eq!(to(location), "", "{location}");
+        for (encoded, body) in [(true, b"\x78\x9c\x03".as_slice()), (false, b"\x1f\x8b\x08")] {
+            assert!(said(encoded, body).contains("its body is compressed (Content-Encoding)"), "{body:x?}");
         }
-        assert_eq!(to(&"é".repeat(300)).chars().count(), " to ".len() + LONGEST_QUOTE);
-    }
-
-    #[test]
-    fn credentials_are_found_in_other_cases_and_hidden_letters_are_not_shown() {
-        let greek = Inputs::new("u".into(), "x".to_owned().into(), "ΚΩΔΙΚΟΣ".to_owned().into(), vec![], [].into());
-        assert!(["ΚΩΔΙΚΟΣΑ", "κωδικος", "ΚωδικοσΑ"].iter().all(|text| shows_credentials(text, &greek)));
-        assert!(!shows_credentials("ΚΩΔΙΚΟ", &greek));
-        assert!("Ungültig: „scope“ \"a\\b\"".chars().all(is_printable));
-        assert!(!"\u{202e}\u{2028}\u{200b}\n".chars().any(is_printable));
-        let token = answer(200, r#"{"access_token":"secret-t","error":"x","error_description":"of secret-t"}"#);
-        assert!(token.err().unwrap().message.ends_with("an error: x"));
+        assert!(said(false, b"\x1f").contains("not a JSON object") && said(true, b"").contains("empty"));
     }
 
     #[test]

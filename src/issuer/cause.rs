@@ -17,12 +17,20 @@ const MOST_NAMES: usize = 8;
 const LONGEST_QUOTE: usize = 64;
 /// How the errors of a proxy's tunnel begin. Their type is private to the HTTP client.
 const TUNNEL: &str = "tunnel error: ";
+/// What the HTTP client says of an IPv6 address at the end of a tunnel: it takes the brackets for a part of it
+/// (<https://github.com/seanmonstar/reqwest/issues/3094>). A test shows when that is mended.
+const BRACKETS: &str = "Invalid Server Name";
 
 /// What kept the request to `host` from being sent, or the answer from coming, where `ca` was trusted.
 pub(super) fn cause(error: &reqwest::Error, host: &str, ca: Option<&CaBundle>) -> String {
     let tunnel = chain(error).map(ToString::to_string).find_map(|text| text.strip_prefix(TUNNEL).map(str::to_owned));
     if let Some(what) = tunnel {
         return through_proxy(error, &what);
+    }
+    if last(error) == BRACKETS {
+        return format!(
+            "{host} is an IPv6 address, which cannot be reached through a proxy: write a host name in spec.tokenURL, or the address without brackets in NO_PROXY"
+        );
     }
     if let Some(tls) = chain(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
         return handshake(tls, host, ca);

@@ -42,7 +42,7 @@ impl AllowedHosts {
     #[must_use]
     pub fn allow(&self, url: &Url) -> bool {
         let Some(host) = url.host_str() else { return false };
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let host = without_root(host).to_ascii_lowercase();
         let usual = if url.scheme() == "https" { 443 } else { 80 };
         let port = url.port_or_known_default().unwrap_or_default();
         self.0.iter().any(|allowed| allowed.matches(&host, port, usual))
@@ -101,11 +101,17 @@ impl FromStr for AllowedHost {
 fn named(text: &str) -> Result<Host, HostError> {
     let host = match Host::parse(text).map_err(|_| HostError)? {
         // After parsing: the dot may be written as %2e.
-        Host::Domain(domain) => Host::Domain(domain.trim_end_matches('.').to_owned()),
+        Host::Domain(domain) => Host::Domain(without_root(&domain).to_owned()),
         address @ (Host::Ipv4(_) | Host::Ipv6(_)) => address,
     };
     let name = host.to_string();
-    if name.is_empty() || name.contains('*') { Err(HostError) } else { Ok(host) }
+    // With a second dot at its end it is no name, and without that dot perhaps an address.
+    if name.is_empty() || name.ends_with('.') || name.contains('*') { Err(HostError) } else { Ok(host) }
+}
+
+/// A name may end in a dot, that of the root, and means the same without.
+fn without_root(host: &str) -> &str {
+    host.strip_suffix('.').unwrap_or(host)
 }
 
 impl fmt::Display for AllowedHost {
@@ -147,6 +153,7 @@ mod tests {
             "https://verteil.com.evil.example/t",
             "https://api.verteil.com:8443/t",
             "https://user@evil.example/api.verteil.com",
+            "https://api.verteil.com../t",
         ] {
             assert!(!allows(list, url), "{url}");
         }
@@ -181,6 +188,9 @@ mod tests {
             "",
             "*.",
             ".",
+            "a.example..",
+            "0x7f.%2e",
+            "*.0x7f..",
             "*.127.0.0.1",
             "*.0.1",
             "*.[::1]",

@@ -7,6 +7,7 @@ mod exchange;
 mod hosts;
 mod limits;
 mod permits;
+mod quote;
 mod reach;
 
 pub use answer::{Answer, Failure, date_of, interpret};

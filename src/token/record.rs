@@ -103,41 +103,21 @@ impl Record {
 
     /// Reads the JSON form. Unknown fields are ignored; a time may have a fraction, which is dropped.
     pub fn parse(json: &[u8]) -> Result<Self, RecordError> {
-        use RecordError::Malformed;
-        let read: Read = serde_json::from_slice(json)
-            .map_err(|_| Malformed("an object with access_token, token_data, token_expiry and saved_at"))?;
-        let text = |value: Option<&serde_json::Value>, field| match value.and_then(serde_json::Value::as_str) {
-            Some(text) if !text.is_empty() => Ok(text.to_owned()),
-            Some(_) | None => Err(Malformed(field)),
-        };
-        let access_token: AccessToken = text(Some(&read.access_token), "access_token")?.into();
-        let copy: AccessToken = text(read.token_data.get("access_token"), "token_data.access_token")?.into();
-        if !access_token.is_same(&copy) {
-            return Err(RecordError::TokensDiffer);
-        }
-        let token_type = text(read.token_data.get("token_type"), "token_data.token_type")?;
-        let expires_in = read.token_data.get("expires_in").and_then(whole).ok_or(Malformed("token_data.expires_in"))?;
-        let token_expiry = whole(&read.token_expiry).ok_or(Malformed("token_expiry"))?;
-        let saved_at = whole(&read.saved_at).ok_or(Malformed("saved_at"))?;
-        Self::assemble(access_token, token_type, expires_in, token_expiry, saved_at)
+        Read::of(json)?.record()
     }
 
     /// Reads the JSON form as the file-based original wrote it, which kept the issuer's answer as it came: `token_type` may be
     /// missing, `expires_in` may be missing or text. What is missing follows from the rest.
     pub fn import(json: &[u8]) -> Result<Self, RecordError> {
-        let form = RecordError::Malformed("an object with access_token, token_data, token_expiry and saved_at");
-        let mut read: serde_json::Value = serde_json::from_slice(json).map_err(|_| form)?;
-        let time = |field: &str| read.get(field).and_then(whole);
-        let lasts = time("token_expiry").zip(time("saved_at")).and_then(|(end, start)| end.checked_sub(start));
-        let Some(data) = read.get_mut("token_data").and_then(serde_json::Value::as_object_mut) else {
-            return Err(form);
-        };
-        data.entry("token_type").or_insert_with(|| "Bearer".into());
-        let told = data.get("expires_in");
+        let mut read = Read::of(json)?;
+        let (end, start) = (whole(&read.token_expiry), whole(&read.saved_at));
+        let lasts = end.zip(start).and_then(|(end, start)| end.checked_sub(start));
+        read.token_data.entry("token_type").or_insert_with(|| "Bearer".into());
+        let told = read.token_data.get("expires_in");
         let told = told.and_then(|value| whole(value).or_else(|| value.as_str()?.trim().parse().ok()));
         let lifetime = told.filter(|seconds| *seconds > 0).or(lasts).ok_or(RecordError::Malformed("saved_at"))?;
-        data.insert("expires_in".into(), lifetime.into());
-        Self::parse(&serde_json::to_vec(&read).unwrap_or_default())
+        read.token_data.insert("expires_in".into(), lifetime.into());
+        read.record()
     }
 
     /// The JSON form. Whoever holds it holds the token.
@@ -229,6 +209,34 @@ impl Record {
     }
 }
 
+// === impl Read ===
+
+impl Read {
+    fn of(json: &[u8]) -> Result<Self, RecordError> {
+        serde_json::from_slice(json)
+            .map_err(|_| RecordError::Malformed("an object with access_token, token_data, token_expiry and saved_at"))
+    }
+
+    fn record(&self) -> Result<Record, RecordError> {
+        use RecordError::Malformed;
+        let text = |value: Option<&serde_json::Value>, field| match value.and_then(serde_json::Value::as_str) {
+            Some(text) if !text.is_empty() => Ok(text.to_owned()),
+            Some(_) | None => Err(Malformed(field)),
+        };
+        let data = &self.token_data;
+        let access_token: AccessToken = text(Some(&self.access_token), "access_token")?.into();
+        let copy: AccessToken = text(data.get("access_token"), "token_data.access_token")?.into();
+        if !access_token.is_same(&copy) {
+            return Err(RecordError::TokensDiffer);
+        }
+        let token_type = text(data.get("token_type"), "token_data.token_type")?;
+        let expires_in = data.get("expires_in").and_then(whole).ok_or(Malformed("token_data.expires_in"))?;
+        let token_expiry = whole(&self.token_expiry).ok_or(Malformed("token_expiry"))?;
+        let saved_at = whole(&self.saved_at).ok_or(Malformed("saved_at"))?;
+        Record::assemble(access_token, token_type, expires_in, token_expiry, saved_at)
+    }
+}
+
 /// A JSON number as whole seconds; the original's clock wrote fractions.
 fn whole(value: &serde_json::Value) -> Option<i64> {
     value.as_i64().or_else(|| {
@@ -304,6 +312,18 @@ mod tests {
         assert_eq!(import(json!({"access_token": "other"})).err(), Some(RecordError::TokensDiffer));
         assert!(import(json!(null)).is_err() && import(json!({})).is_err());
         assert!(Record::import(b"{}").is_err() && Record::import(b"no JSON").is_err());
+    }
+
+    #[test]
+    fn imports_whatever_is_beside_the_fields_of_a_good_record() {
+        let json = String::from_utf8(record().to_json()).unwrap();
+        // Both are JSON, and neither is a number or a text in Rust.
+        for extra in ["1e999", r#""\ud800""#] {
+            let json = json.replacen('{', &format!("{{\"extra\":{extra},"), 1);
+            for read in [Record::parse(json.as_bytes()), Record::import(json.as_bytes())] {
+                assert!(read.unwrap().to_json() == record().to_json(), "{extra}");
+            }
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod answers;
 mod backoff;
 mod bad_objects;
 mod brake;
+mod chart;
 mod crashes;
 mod crd;
 mod day;
@@ -36,6 +37,7 @@ mod midway;
 mod overlap;
 mod prometheus;
 mod readme;
+mod ready;
 mod record;
 mod rename;
 mod renew;
@@ -48,6 +50,7 @@ mod token_api;
 mod transport;
 mod trust;
 mod wire;
+mod workflows;
 
 /// The operator's binary, built by cargo for these tests.
 const OPERATOR: &str = env!("CARGO_BIN_EXE_verteil-token-operator");

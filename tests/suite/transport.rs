@@ -110,6 +110,29 @@ async fn an_issuer_is_reached_by_ipv6() {
 }
 
 #[tokio::test]
+async fn an_ipv6_address_is_reached_past_a_proxy_and_named_where_it_cannot_be() {
+    let world = World::new().await;
+    let (issuer, _ca, reference) = trusted(&world, Ipv6Addr::LOCALHOST).await;
+    let proxy = ConnectProxy::start().await;
+    let url = format!("http://{}", proxy.address());
+    let host = issuer.base_url().replace("https://", "");
+    let spec = |name: &str| json!({"tokenURL": issuer.url_for(name), "caBundleRef": reference});
+    for (name, no_proxy) in [("address", "::1"), ("range", "other.example, ::/64")] {
+        let operator = world.operator_with(OPERATOR, &[], &[("HTTPS_PROXY", &url), ("NO_PROXY", no_proxy)]).await;
+        world.create_token(name, spec(name)).await;
+        world.ready(name).await;
+        operator.kill();
+    }
+    assert_eq!((issuer.count(), proxy.targets().len()), (2, 0));
+    // Not refused by the proxy, but by the operator's HTTP client.
+    let operator = world.operator_with(OPERATOR, &[], &[("HTTPS_PROXY", &url)]).await;
+    world.create_token("through", spec("through")).await;
+    let words = format!("{host} is an IPv6 address, which cannot be reached through a proxy: write a host name");
+    unreachable(&world, &operator, "through", &words).await;
+    assert_eq!(issuer.count(), 2);
+}
+
+#[tokio::test]
 async fn resources_with_one_ca_share_connections() {
     let world = World::new().await;
     let (issuer, ca, reference) = trusted(&world, Ipv4Addr::LOCALHOST).await;

@@ -58,8 +58,10 @@ fn names(entry: &AllowedHost, url: &Url) -> bool {
         Some((name, port)) if !port.contains(']') => (name, port.parse().ok()),
         _ => (printed.as_str(), None),
     };
-    let host = url.host_str().unwrap_or_default().trim_end_matches('.');
-    let named = name.strip_prefix('*').map_or(host == name, |below| host.len() > below.len() && host.ends_with(below));
+    let host = url.host_str().unwrap_or_default();
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let below = |domain: &str| domain.is_empty() || host.len() > domain.len() && host.ends_with(domain);
+    let named = name.strip_prefix('*').map_or(host == name, below);
     let usual = if url.scheme() == "https" { 443 } else { 80 };
     named && (name == "*" && port.is_none() || url.port_or_known_default() == Some(port.unwrap_or(usual)))
 }

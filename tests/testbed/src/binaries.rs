@@ -5,9 +5,13 @@
 //! 2. One binary with all components, built by Go from `controlplane/` beside this crate and kept in
 //!    `target/testbed/bin` under a name that changes with its sources.
 //!
-//! [`helm`] is found in the same way, and built from `helm/` by the first test that runs it.
+//! [`helm`] is found in the same way, and built from `helm/` by the first test that runs it. [`Machine`] is built from
+//! `node/` by the first that starts a node; two of its programs are C and come from the distribution.
 
 mod build;
+mod debian;
+
+pub use build::say;
 
 use std::path::PathBuf;
 
@@ -109,6 +113,40 @@ impl Binaries {
     fn asset(&self, component: Component) -> Option<PathBuf> {
         let program = self.assets.as_ref()?.join(component.name());
         program.is_file().then_some(program)
+    }
+}
+
+/// What a node needs beside Kubernetes.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Folder of containerd, its shim and client, and the plugins of the pods' network.
+    pub runtime: PathBuf,
+    /// CoreDNS.
+    pub dns: PathBuf,
+    /// The process that does nothing, for PID 1 and for pods; what tests run in pods.
+    pub app: PathBuf,
+    /// Copies connections from one address to another.
+    pub forward: PathBuf,
+    /// Where programs of the distribution were unpacked that are not installed.
+    pub unpacked: PathBuf,
+}
+
+// === impl Machine ===
+
+impl Machine {
+    /// Finds the programs, building or unpacking them first if that has never been done.
+    ///
+    /// # Caveats
+    /// Blocks, for some minutes when it builds; it reports on stderr then.
+    pub fn find() -> anyhow::Result<Self> {
+        let small = build::SMALL.find()?;
+        Ok(Self {
+            runtime: build::RUNTIME.find()?,
+            dns: build::DNS.find()?,
+            app: small.join("app"),
+            forward: small.join("forward"),
+            unpacked: debian::find()?,
+        })
     }
 }
 

@@ -9,7 +9,7 @@ mod shared;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -17,8 +17,10 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
 
 pub use access::Output;
+pub(crate) use access::run;
 
 use crate::binaries::Binaries;
+use crate::node::Namespaces;
 use crate::plain_http;
 use crate::ports::free_port;
 use crate::process::{Child, ScratchDir};
@@ -44,6 +46,8 @@ pub struct Options {
     pub apiserver_args: Vec<String>,
     /// More flags of kube-controller-manager.
     pub controller_manager_args: Vec<String>,
+    /// The namespaces of a node, in which the components run then; this process reaches them by doors.
+    pub inside: Option<Arc<Namespaces>>,
 }
 
 /// A running control plane.
@@ -55,7 +59,8 @@ pub struct Options {
 /// - Any number of them can run at once.
 ///
 /// # Caveats
-/// There are no nodes and no scheduler: Deployments get pods, and these stay pending.
+/// There are no nodes and no scheduler: Deployments get pods, and these stay pending. [`Node`](crate::node::Node) adds
+/// both.
 #[derive(Debug)]
 pub struct ControlPlane {
     // In the order of their ends: a component goes before what it talks to, the folder with their files last.
@@ -109,6 +114,18 @@ impl ControlPlane {
 
     async fn start_all(&self) -> anyhow::Result<()> {
         self.setup.write_files()?;
+        self.start_components().await
+    }
+
+    /// Starts all components anew, after the namespaces that they were in have ended.
+    pub(crate) async fn start_components(&self) -> anyhow::Result<()> {
+        for slot in [&self.controller_manager, &self.apiserver, &self.etcd] {
+            *locked(slot) = None;
+        }
+        if let Some(namespaces) = &self.setup.options.inside {
+            namespaces.open(self.setup.etcd_port)?;
+            namespaces.open(self.setup.apiserver_port)?;
+        }
         self.start_etcd().await?;
         self.start_apiserver().await?;
         self.start_controller_manager().await

@@ -137,6 +137,12 @@ impl Issuer {
         format!("{scheme}://{}", self.address)
     }
 
+    /// The port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// Breaks all connections, and shows another certificate from now on.
     pub fn show(&self, certificate: &ServerCertificate) -> anyhow::Result<()> {
         self.go_down()?;

@@ -5,6 +5,7 @@
 //! - [`Issuer`]: an OAuth2 token endpoint that keeps every request and answers whatever a test scripts.
 //! - [`Authority`]: certificates for it; [`ConnectProxy`] and [`OddServer`]: what may stand in its way or in its place.
 //! - [`Proxy`]: between one operator and the apiserver, with faults at any call.
+//! - [`node`]: a kubelet with containerd, name server and service proxy beside a control plane, in namespaces of their own.
 //! - [`process::Child`]: a child process that never outlives the test process, however that one ends.
 //! - [`World`]: one test's namespace, issuer and operators, explained when the test fails.
 //! - [`day`]: a simulated day of the operator in seconds, and what broken setups cost in it.
@@ -30,6 +31,7 @@ pub mod control_plane;
 pub mod day;
 pub mod demo;
 pub mod issuer;
+pub mod node;
 mod odd_server;
 pub mod plain_http;
 pub mod ports;
@@ -40,6 +42,7 @@ pub mod wait;
 pub mod world;
 
 pub use authority::{Authority, ServerCertificate};
+pub use binaries::say;
 pub use connect_proxy::ConnectProxy;
 pub use control_plane::{ControlPlane, Options};
 pub use issuer::{Answer, Issuer, Recorded};

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 
+pub(crate) use guard::{forget_folder, hold_folder};
 pub use rustix::process::Signal;
 pub use scratch::ScratchDir;
 

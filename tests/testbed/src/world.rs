@@ -3,6 +3,7 @@
 mod explain;
 mod in_process;
 mod operator;
+mod release;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +21,7 @@ use verteil_token_operator::decide::condition;
 
 pub use in_process::{InProcess, TestClock};
 pub use operator::{Operator, OperatorFlags, kubeconfig, role};
+pub use release::CHART;
 
 use crate::{ControlPlane, Issuer, eventually};
 
@@ -58,8 +60,20 @@ impl World {
 
     /// The same in a control plane of the test's own.
     pub async fn in_cluster(cluster: &'static ControlPlane) -> Self {
+        let world = Self::without_role(cluster).await;
+        world.kubectl_apply(&role(&world.namespace)).await;
+        world
+    }
+
+    /// The same without the role: a chart brings it.
+    pub async fn without_role(cluster: &'static ControlPlane) -> Self {
+        install_crd(cluster, &cluster.client()).await;
+        Self::bare(cluster).await
+    }
+
+    /// The same without the CRD and the role: a chart brings both.
+    pub async fn bare(cluster: &'static ControlPlane) -> Self {
         let client = cluster.client();
-        install_crd(cluster, &client).await;
         let number = WORLDS.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("world-{}-{number}", std::process::id());
         let object = Namespace {
@@ -74,7 +88,6 @@ impl World {
             issuer: Issuer::start().expect("an issuer"),
             dir: tempfile::tempdir().expect("a folder"),
         };
-        world.kubectl_apply(&role(&world.namespace)).await;
         world.set_credentials("credentials", USERNAME, PASSWORD).await;
         world
     }

@@ -10,8 +10,6 @@ use anyhow::{Context as _, bail};
 
 use crate::process::Child;
 
-/// What a program is made of: with these its name in the cache changes.
-const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
 /// Where Kubernetes' components look for their version. Unset, they call themselves `v0.0.0-master+$Format:%H$`, at which
 /// `kubectl version` fails and Helm refuses any chart with a `kubeVersion`.
 const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
@@ -20,7 +18,7 @@ const PROGRESS: Duration = Duration::from_secs(15);
 /// Longer than any build that still makes headway.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// A program that is built by Go.
+/// A program that is built by Go, or a folder of them.
 pub(super) struct Program {
     /// Its module, a folder beside this crate.
     folder: &'static str,
@@ -28,8 +26,10 @@ pub(super) struct Program {
     prefix: &'static str,
     /// What of the module is built.
     package: &'static str,
-    /// The module that gives it its version.
-    versioned_by: &'static str,
+    /// Whether that is more than one program: then the cache has a folder of this name.
+    several: bool,
+    /// The module that gives it its version; none for what is of this repository.
+    versioned_by: Option<&'static str>,
     /// What it is called where it is waited for.
     what: &'static str,
     minutes: u32,
@@ -42,7 +42,8 @@ pub(super) const KUBERNETES: Program = Program {
     folder: "controlplane",
     prefix: "k8s",
     package: ".",
-    versioned_by: "k8s.io/kubernetes",
+    several: false,
+    versioned_by: Some("k8s.io/kubernetes"),
     what: "etcd and Kubernetes",
     minutes: 8,
     stamped: true,
@@ -53,9 +54,46 @@ pub(super) const HELM: Program = Program {
     folder: "helm",
     prefix: "helm",
     package: "helm.sh/helm/v4/cmd/helm",
-    versioned_by: "helm.sh/helm/v4",
+    several: false,
+    versioned_by: Some("helm.sh/helm/v4"),
     what: "Helm",
     minutes: 3,
+    stamped: false,
+};
+
+/// What runs containers on a node: containerd, its shim and client, and the plugins of the pods' network.
+pub(super) const RUNTIME: Program = Program {
+    folder: "node/runtime",
+    prefix: "runtime",
+    package: "tool",
+    several: true,
+    versioned_by: Some("github.com/containerd/containerd/v2"),
+    what: "containerd",
+    minutes: 2,
+    stamped: false,
+};
+
+/// The name server of a node's pods.
+pub(super) const DNS: Program = Program {
+    folder: "node/dns",
+    prefix: "coredns",
+    package: ".",
+    several: false,
+    versioned_by: Some("github.com/coredns/coredns"),
+    what: "CoreDNS",
+    minutes: 2,
+    stamped: false,
+};
+
+/// Programs of this repository for a node and in its pods.
+pub(super) const SMALL: Program = Program {
+    folder: "node/small",
+    prefix: "small",
+    package: "./...",
+    several: true,
+    versioned_by: None,
+    what: "the programs of a node's pods",
+    minutes: 1,
     stamped: false,
 };
 
@@ -68,14 +106,14 @@ impl Program {
         let cache = target_folder()?.join("testbed").join("bin");
         let args = self.build_args(&self.version(&sources)?);
         let binary = cache.join(format!("{}-{:016x}", self.prefix, fingerprint(&sources, &args)?));
-        if binary.is_file() {
+        if binary.exists() {
             return Ok(binary);
         }
         fs::create_dir_all(&cache)?;
         // One build at a time: each alone takes all the cores that it is given.
         let _lock = lock(&cache.join("lock"))?;
         // Another process may have built it while this one waited for the lock.
-        if !binary.is_file() {
+        if !binary.exists() {
             self.build(&sources, &args, &binary)?;
         }
         Ok(binary)
@@ -84,11 +122,13 @@ impl Program {
     fn build(&self, sources: &Path, args: &[String], binary: &Path) -> anyhow::Result<()> {
         remove_leftovers(binary.parent().unwrap_or(sources))?;
         let part = binary.with_extension("part");
+        if self.several {
+            fs::create_dir(&part)?;
+        }
         let log = binary.with_extension("log");
         say(&format!(
-            "building {} {} from Go modules; about {} minutes on two cores the first time (log: {})",
-            self.what,
-            self.version(sources)?,
+            "building {} from Go modules; about {} min on two cores the first time (log: {})",
+            format!("{} {}", self.what, self.version(sources)?).trim(),
             self.minutes,
             log.display()
         ));
@@ -134,13 +174,15 @@ impl Program {
 
     /// The version in `go.mod`, its only place.
     fn version(&self, sources: &Path) -> anyhow::Result<String> {
+        let Some(module) = self.versioned_by else { return Ok(String::new()) };
         let go_mod = fs::read_to_string(sources.join("go.mod"))?;
         go_mod
             .lines()
-            .filter_map(|line| line.trim().strip_prefix(self.versioned_by)?.split_whitespace().next())
+            .map(|line| line.trim().trim_start_matches("require "))
+            .filter_map(|line| line.strip_prefix(module)?.split_whitespace().next())
             .find(|version| version.starts_with('v'))
             .map(str::to_owned)
-            .with_context(|| format!("go.mod does not require {}", self.versioned_by))
+            .with_context(|| format!("go.mod does not require {module}"))
     }
 }
 
@@ -152,9 +194,9 @@ fn fingerprint(sources: &Path, args: &[String]) -> anyhow::Result<u64> {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
     };
-    for path in SOURCES.map(|name| sources.join(name)) {
-        // A module that only names a program of another one has no source of its own.
-        if path.extension().is_some_and(|extension| extension != "go") || path.is_file() {
+    for path in ["go.mod", "go.sum"].map(|name| sources.join(name)).into_iter().chain(go_files(sources)?) {
+        // A module without dependencies has no sums.
+        if path.extension().is_some_and(|extension| extension != "sum") || path.is_file() {
             add(&fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
         }
     }
@@ -165,8 +207,23 @@ fn fingerprint(sources: &Path, args: &[String]) -> anyhow::Result<u64> {
     Ok(hash)
 }
 
+/// All sources in a folder and those within, in an order.
+fn go_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<Vec<_>>>()?;
+    entries.sort();
+    let mut files = Vec::new();
+    for path in entries {
+        if path.is_dir() {
+            files.extend(go_files(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "go") {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
 /// Cargo's target folder of this workspace.
-fn target_folder() -> anyhow::Result<PathBuf> {
+pub(super) fn target_folder() -> anyhow::Result<PathBuf> {
     let workspace =
         Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("this crate lies in tests/testbed")?;
     Ok(workspace.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into())))
@@ -181,12 +238,12 @@ fn go() -> anyhow::Result<PathBuf> {
 }
 
 /// Held while building, by the open file: it is free again however its holder ends.
-fn lock(path: &Path) -> anyhow::Result<File> {
+pub(super) fn lock(path: &Path) -> anyhow::Result<File> {
     let file = File::options().create(true).append(true).open(path)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            say("waiting for another process that builds Kubernetes or Helm");
+            say("waiting for another process that builds");
             file.lock()?;
         }
         Err(TryLockError::Error(error)) => return Err(error.into()),
@@ -199,7 +256,7 @@ fn remove_leftovers(cache: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(cache)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "part") {
-            fs::remove_file(path)?;
+            if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
         }
     }
     Ok(())
@@ -207,6 +264,6 @@ fn remove_leftovers(cache: &Path) -> anyhow::Result<()> {
 
 /// To the process's own stderr, past the capture of the test harness, which would keep minutes of silence. That nobody
 /// can be told is no reason to stop.
-fn say(line: &str) {
+pub fn say(line: &str) {
     writeln!(std::io::stderr(), "testbed: {line}").ok();
 }

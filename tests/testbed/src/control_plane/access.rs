@@ -70,6 +70,14 @@ impl ControlPlane {
         Ok(path)
     }
 
+    /// A kubeconfig with this bearer token, such as one of a ServiceAccount.
+    pub fn kubeconfig_with_token(&self, token: &str) -> anyhow::Result<PathBuf> {
+        let number = self.setup.kubeconfigs.fetch_add(1, Ordering::Relaxed) + 1;
+        let path = self.setup.dir.path().join(format!("kubeconfig-{number}"));
+        write(&path, &kubeconfig(&self.setup, token, None))?;
+        Ok(path)
+    }
+
     /// The administrator's client configuration: no retries behind a test's back, and every call ends.
     #[must_use]
     pub fn client_config(&self) -> kube::Config {
@@ -101,44 +109,51 @@ impl ControlPlane {
     /// it somebody else.
     pub async fn kubectl(&self, args: &[&str], stdin: Option<&str>) -> anyhow::Result<Output> {
         let tool = self.setup.binaries.tool(Component::Kubectl)?;
-        self.run(&tool.program, &tool.args(args.iter().copied()), stdin).await
+        run(&tool.program, &tool.args(args.iter().copied()), self.kubeconfig(), self.setup.dir.path(), stdin).await
     }
 
     /// Runs Helm as the administrator. The first time it may be built, which takes some minutes.
     pub async fn helm(&self, args: &[&str]) -> anyhow::Result<Output> {
         let helm = tokio::task::spawn_blocking(helm).await??;
-        self.run(&helm, args, None).await
+        run(&helm, args, self.kubeconfig(), self.setup.dir.path(), None).await
     }
+}
 
-    async fn run(&self, program: &Path, args: &[&str], stdin: Option<&str>) -> anyhow::Result<Output> {
-        let mut process = tokio::process::Command::new(program)
-            .args(args)
-            .env("KUBECONFIG", self.kubeconfig())
-            // Its cache goes where everything of this control plane is, and no preferences of a person come in.
-            .env("HOME", self.setup.dir.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        let mut input = process.stdin.take().context("no pipe to the program")?;
-        let output = tokio::time::timeout(RUN_TIMEOUT, async {
-            let feed = async {
-                // It may end without reading; then its own words say why.
-                input.write_all(stdin.unwrap_or_default().as_bytes()).await.ok();
-                drop(input);
-            };
-            tokio::join!(feed, process.wait_with_output()).1
-        })
-        .await
-        .with_context(|| format!("{} {args:?} has not ended after {RUN_TIMEOUT:?}", program.display()))??;
-        Ok(Output {
-            status: output.status,
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
-    }
+/// Runs a program to its end, with `stdin` if given.
+pub(crate) async fn run(
+    program: &Path,
+    args: &[&str],
+    kubeconfig: &Path,
+    home: &Path,
+    stdin: Option<&str>,
+) -> anyhow::Result<Output> {
+    let mut process = tokio::process::Command::new(program)
+        .args(args)
+        .env("KUBECONFIG", kubeconfig)
+        // Its cache goes where everything of the cluster is, and no preferences of a person come in.
+        .env("HOME", home)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    let mut input = process.stdin.take().context("no pipe to the program")?;
+    let output = tokio::time::timeout(RUN_TIMEOUT, async {
+        let feed = async {
+            // It may end without reading; then its own words say why.
+            input.write_all(stdin.unwrap_or_default().as_bytes()).await.ok();
+            drop(input);
+        };
+        tokio::join!(feed, process.wait_with_output()).1
+    })
+    .await
+    .with_context(|| format!("{} {args:?} has not ended after {RUN_TIMEOUT:?}", program.display()))??;
+    Ok(Output {
+        status: output.status,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
 }
 
 // === impl Setup ===

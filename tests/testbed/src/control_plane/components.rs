@@ -129,7 +129,11 @@ impl Setup {
         let tool = self.binaries.tool(component)?;
         let args = tool.args(args.iter().copied().chain(more.iter().map(String::as_str)));
         // Two cores are shared with the tests: less collection for a little more memory.
-        Child::spawn(component.name(), &tool.program, args, &[("GOGC", "200")], &self.log_of(component))
+        let (env, log) = (&[("GOGC", "200")], self.log_of(component));
+        match &self.options.inside {
+            None => Child::spawn(component.name(), &tool.program, args, env, &log),
+            Some(namespaces) => namespaces.spawn(component.name(), &tool.program, args, env, &log),
+        }
     }
 
     pub(super) fn log_of(&self, component: Component) -> std::path::PathBuf {

@@ -18,7 +18,8 @@ use rustix::process::Pid;
 pub(super) const FOLDER_PREFIX: &str = "testbed-";
 
 /// The list of what is held is the shell's positional parameters: process ids and absolute paths. A killed process may
-/// write for a moment more, hence the second tries to remove its folder.
+/// write for a moment more, hence the second tries to remove its folder. A control group is emptied of its children by
+/// `rmdir`, leaves first, and has no other files.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM
 set --
@@ -42,6 +43,12 @@ for held; do
 done
 for held; do
   case $held in
+    /sys/fs/cgroup/*testbed-*)
+      tries=50
+      until find "$held" -depth -type d -exec rmdir {} + || [ ! -d "$held" ] || [ "$tries" -eq 0 ]; do
+        tries=$((tries - 1))
+        sleep 0.1
+      done ;;
     /*/testbed-*)
       tries=50
       until rm -rf -- "$held" || [ "$tries" -eq 0 ]; do
@@ -63,7 +70,7 @@ pub(super) fn forget_process(pid: Pid) {
     forget(&pid.as_raw_nonzero().to_string());
 }
 
-pub(super) fn hold_folder(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn hold_folder(path: &Path) -> anyhow::Result<()> {
     let text = path.to_str().context("the path of the temporary folder is not UTF-8")?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     ensure!(
@@ -73,7 +80,7 @@ pub(super) fn hold_folder(path: &Path) -> anyhow::Result<()> {
     tell("hold", text)
 }
 
-pub(super) fn forget_folder(path: &Path) {
+pub(crate) fn forget_folder(path: &Path) {
     forget(&path.to_string_lossy());
 }
 

@@ -25,7 +25,7 @@ const TOKEN_API_RULES: &str =
 /// The issuer of a test speaks http on loopback.
 const ALLOW_ALL: [&str; 2] = ["--allow-http", "--allowed-issuer-hosts=*"];
 
-static OPERATORS: AtomicUsize = AtomicUsize::new(0);
+pub(super) static OPERATORS: AtomicUsize = AtomicUsize::new(0);
 
 /// Flags beside those that every operator under test has.
 pub type OperatorFlags<'a> = &'a [&'a str];
@@ -167,6 +167,21 @@ impl Operator {
             &env,
             log,
         )?;
+        Ok(Self { child, http, debug })
+    }
+
+    /// Starts `program` with exactly these arguments, which name `http` and `debug` as its addresses.
+    pub(super) fn start_as_told(
+        kubeconfig: &Path,
+        program: &Path,
+        args: &[String],
+        env: &[(&str, &str)],
+        [http, debug]: [String; 2],
+        log: &Path,
+    ) -> anyhow::Result<Self> {
+        let kubeconfig = kubeconfig.to_string_lossy();
+        let env: Vec<_> = [("KUBECONFIG", &*kubeconfig)].into_iter().chain(env.iter().copied()).collect();
+        let child = Child::spawn("the operator", program, args, &env, log)?;
         Ok(Self { child, http, debug })
     }
 

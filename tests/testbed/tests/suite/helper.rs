@@ -37,6 +37,10 @@ impl Helper {
         .await
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
     /// By `SIGKILL`, and only it, not its process group.
     pub(crate) fn kill(&self) {
         self.child.signal(testbed::Signal::KILL).unwrap();

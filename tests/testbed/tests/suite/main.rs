@@ -12,5 +12,6 @@
 mod control_plane;
 mod helper;
 mod issuer;
+mod node;
 mod process;
 mod wait;
