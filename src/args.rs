@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -11,6 +12,9 @@ use crate::issuer::AllowedHost;
 use crate::lease::{Timings, TimingsError};
 use crate::ready::ReadyArgs;
 use crate::serve::LoopbackAddress;
+
+/// The variable of the program that kept its token in a file: who had set it need not look for another name.
+pub const DISABLE_PERSISTENCE: &str = "DISABLE_TOKEN_PERSISTENCE";
 
 /// Keeps OAuth2 access tokens in Secrets and asks for a new one only when the stored one has reached its end.
 #[derive(Parser, Debug)]
@@ -111,6 +115,40 @@ pub struct RunArgs {
     #[arg(long, env = "VERTEIL_DEBUG_LISTEN", default_value = "127.0.0.1:8081", value_name = "ADDRESS")]
     pub debug_listen: LoopbackAddress,
 
+    /// Address of the token API, such as [::]:8443 [default: there is none]
+    #[arg(long, env = "VERTEIL_TOKEN_API_LISTEN", value_name = "ADDRESS")]
+    pub token_api_listen: Option<SocketAddr>,
+
+    /// File with the token API's certificate, in PEM, followed by those that lead to its CA; read again when it changes
+    #[arg(long, env = "VERTEIL_TOKEN_API_CERT", default_value = "/tls/tls.crt", value_name = "FILE")]
+    pub token_api_cert: PathBuf,
+
+    /// File with the certificate's private key, in PEM
+    #[arg(long, env = "VERTEIL_TOKEN_API_KEY", default_value = "/tls/tls.key", value_name = "FILE")]
+    pub token_api_key: PathBuf,
+
+    /// Audience that the ServiceAccount tokens of the token API's callers have to be for
+    #[arg(long, env = "VERTEIL_TOKEN_API_AUDIENCE", default_value = MANAGER, value_name = "AUDIENCE")]
+    pub token_api_audience: String,
+
+    /// Keep tokens in memory only, and nothing in Secrets: the token API gives them out, and a restart costs one for each resource
+    #[arg(
+        long,
+        env = DISABLE_PERSISTENCE,
+        default_value = "false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        value_parser = parse_switch,
+        value_name = "true|false"
+    )]
+    pub disable_token_persistence: bool,
+
+    /// The Deployment that the operator runs in: with --disable-token-persistence, tokens are saved at the end if that no longer says so
+    #[arg(long, env = "VERTEIL_DEPLOYMENT_NAME", value_name = "NAME")]
+    pub deployment_name: Option<String>,
+
     /// Form of the log lines
     #[arg(long, env = "VERTEIL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -139,10 +177,28 @@ impl RunArgs {
         if named.is_empty() { vec![None] } else { named.into_iter().cloned().map(Some).collect() }
     }
 
+    /// Whether the flags fit together.
+    pub fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.disable_token_persistence || self.token_api_listen.is_some(),
+            "--disable-token-persistence ({DISABLE_PERSISTENCE}) keeps tokens in memory, and only the token API gives them out: set --token-api-listen as well"
+        );
+        Ok(())
+    }
+
     /// The timings of the leader election, if they fit together.
     pub fn lease_timings(&self) -> Result<Timings, TimingsError> {
         let span = |duration: Duration| std::time::Duration::try_from(duration.signed()).unwrap_or_default();
         Timings::new(span(self.lease_duration), span(self.lease_renew_deadline), span(self.lease_retry_period))
+    }
+}
+
+/// A switch as people write it. What it does not know it takes for neither.
+pub fn parse_switch(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("write true or false".into()),
     }
 }
 
@@ -166,6 +222,12 @@ impl fmt::Display for RunArgs {
             http_listen,
             per_resource_metrics,
             debug_listen,
+            token_api_listen,
+            token_api_cert,
+            token_api_key,
+            token_api_audience,
+            disable_token_persistence,
+            deployment_name,
             log_format,
             log_filter,
         } = self;
@@ -178,6 +240,11 @@ impl fmt::Display for RunArgs {
         write!(f, " --lease-duration={lease_duration} --lease-renew-deadline={lease_renew_deadline}")?;
         write!(f, " --lease-retry-period={lease_retry_period} --http-listen={http_listen}")?;
         write!(f, " --per-resource-metrics={per_resource_metrics} --debug-listen={debug_listen}")?;
+        let token_api_listen = token_api_listen.map(|address| address.to_string()).unwrap_or_default();
+        write!(f, " --token-api-listen={token_api_listen} --token-api-cert={}", token_api_cert.display())?;
+        write!(f, " --token-api-key={} --token-api-audience={token_api_audience}", token_api_key.display())?;
+        write!(f, " --disable-token-persistence={disable_token_persistence}")?;
+        write!(f, " --deployment-name={}", deployment_name.as_deref().unwrap_or_default())?;
         let log_format = log_format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         write!(f, " --log-format={log_format} --log-filter={log_filter}")
     }
@@ -199,7 +266,11 @@ mod tests {
     #[test]
     fn every_flag_has_a_twin_in_the_environment() {
         for flag in Cli::command().get_arguments().filter(|a| !["help", "version"].contains(&a.get_id().as_str())) {
-            let twin = format!("VERTEIL_{}", flag.get_id().as_str().to_uppercase());
+            let twin = match flag.get_id().as_str() {
+                // That of the file-based original.
+                "disable_token_persistence" => DISABLE_PERSISTENCE.to_owned(),
+                id => format!("VERTEIL_{}", id.to_uppercase()),
+            };
             assert_eq!(flag.get_env().map(|e| e.to_string_lossy().into_owned()), Some(twin));
         }
     }
@@ -234,6 +305,25 @@ mod tests {
         };
         assert_eq!(run.namespaces, ["a", "b"]);
         assert!(Cli::try_parse_from(["o", "--allowed-issuer-hosts", "a/b"]).is_err());
+    }
+
+    #[test]
+    fn persistence_is_switched_off_by_a_clear_word_and_never_without_the_token_api() {
+        let run = |flags: &[&str]| Cli::try_parse_from(["o"].iter().chain(flags)).map(|cli| cli.run);
+        let disabled = |flag: &str| run(&[flag]).map(|run| run.disable_token_persistence);
+        for (flag, wanted) in
+            [("", true), ("=true", true), ("=1", true), ("=YES", true), ("=false", false), ("=0", false)]
+        {
+            assert_eq!(disabled(&format!("--disable-token-persistence{flag}")).unwrap(), wanted, "{flag}");
+        }
+        for wrong in ["=", "=maybe", "=2", "=treu"] {
+            let error = disabled(&format!("--disable-token-persistence{wrong}")).unwrap_err().to_string();
+            assert!(error.contains("--disable-token-persistence") && error.contains("true or false"), "{error}");
+        }
+        let error = run(&["--disable-token-persistence"]).unwrap().check().unwrap_err().to_string();
+        assert!(error.contains("--token-api-listen"), "{error}");
+        assert!(run(&["--disable-token-persistence", "--token-api-listen=[::]:8443"]).unwrap().check().is_ok());
+        assert!(run(&[]).unwrap().check().is_ok());
     }
 
     #[test]

@@ -19,7 +19,12 @@ const CONCURRENCY: usize = 32;
 ///
 /// Assumes that no pass is running any more, and that none may send a request.
 pub async fn save_unsaved(ctx: &Context, patience: Duration) {
-    let unsaved = ctx.memory.unsaved();
+    let mut unsaved = ctx.memory.unsaved();
+    if !ctx.store.is_in_memory() {
+        unsaved.extend(ctx.store.keys());
+    }
+    unsaved.sort_unstable();
+    unsaved.dedup();
     if unsaved.is_empty() {
         return;
     }
@@ -31,7 +36,8 @@ pub async fn save_unsaved(ctx: &Context, patience: Duration) {
         }
     });
     drop(tokio::time::timeout(patience, saving).await);
-    for Key { namespace, name } in ctx.memory.unwritten() {
+    let kept = if ctx.store.is_in_memory() { Vec::new() } else { ctx.store.keys() };
+    for Key { namespace, name } in ctx.memory.unwritten().into_iter().chain(kept) {
         ctx.metrics.ambiguous();
         tracing::warn!(namespace, name, "a token could not be saved before the end: it may be requested again");
     }
@@ -54,5 +60,5 @@ async fn save(ctx: &Context, key: &Key) -> bool {
         Ok(Err(error)) => tracing::debug!(%error, "not saved"),
         Err(_) => tracing::error!("the pass panicked"),
     }
-    !ctx.memory.unsaved().contains(key)
+    !ctx.memory.unsaved().contains(key) && (ctx.store.is_in_memory() || !ctx.store.keys().contains(key))
 }

@@ -16,15 +16,19 @@ use crate::args::RunArgs;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Events, Rivals, Versions};
 use crate::drain::save_unsaved;
+use crate::handover::heed_deployment;
 use crate::issuer::{AllowedHosts, Issuer, Limits, Permits, Reach};
 use crate::lease::{Election, Leadership, LeaseName, RELEASE_PATIENCE};
 use crate::logs::LogFilter;
-use crate::memory::Memory;
+use crate::memory::{Key, Memory};
 use crate::metrics::{Metrics, ResourceMetrics};
 use crate::reconcile::Context;
 use crate::resources::Resources;
 use crate::serve::{Debug, Health, Served, serve, serve_debug};
+use crate::store::Store;
 use crate::token::ProcessKey;
+use crate::tokenapi::{TokenApi, TokenListener};
+use crate::wakes::Wakes;
 use crate::work::work;
 
 /// The shutdown, within a pod's grace of 30 s: passes in flight 16 s (a request takes 15 s at most, and none is sent any more),
@@ -41,17 +45,24 @@ pub struct Listeners {
     pub http: TcpListener,
     /// The debug endpoint, with the log filter that it changes.
     pub debug: Option<(TcpListener, LogFilter)>,
+    /// The token API.
+    pub token: Option<TokenListener>,
 }
 
 /// One line that says what runs here, and how.
 fn announce_start(args: &RunArgs, identity: &str) {
     let namespaces = if args.namespaces.is_empty() { "all namespaces".into() } else { args.namespaces.join(",") };
+    let persistence = if args.disable_token_persistence {
+        "Token persistence disabled: tokens are kept in memory only, and a restart costs one for each resource"
+    } else {
+        "Token persistence enabled: tokens are kept in Secrets and survive restarts"
+    };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         identity,
         watches = format!("VerteilTokens, and by metadata only Secrets and the ConfigMaps named as CA, in {namespaces}"),
         flags = %args,
-        "Token persistence enabled: tokens are kept in Secrets and survive restarts"
+        "{persistence}"
     );
 }
 
@@ -101,6 +112,7 @@ pub async fn run(
         cluster,
         issuer: Issuer::new()?,
         clock: Arc::clone(&clock),
+        store: Arc::new(Store::new(args.disable_token_persistence, Arc::clone(&identity), bell.clone())),
         memory: Arc::clone(&memory),
         versions: Arc::new(Versions::new(args.scopes().len())),
         config_maps: Arc::new(Versions::of_config_maps(args.scopes().len())),
@@ -108,6 +120,7 @@ pub async fn run(
         limits: Limits::new(bell.clone()),
         reach: Reach::new(bell.clone()),
         permits: Permits::new(usize::from(args.issuer_concurrency), bell),
+        wakes: Wakes::default(),
         events,
         metrics: Arc::clone(&metrics),
         allowed_hosts: AllowedHosts::new(args.allowed_issuer_hosts.clone()),
@@ -124,8 +137,14 @@ pub async fn run(
     let serving_ends = CancellationToken::new();
     let serving = tokio::spawn(serve(listeners.http, served, serving_ends.clone()));
     let debugging = listeners.debug.map(|(listener, log_filter)| {
-        let debug = Debug { resources: Arc::clone(&resources), memory, metrics, clock: Arc::clone(&clock), log_filter };
+        let (resources, clock, store) = (Arc::clone(&resources), Arc::clone(&clock), Arc::clone(&context.store));
+        let debug = Debug { resources, store, memory, metrics, clock, log_filter };
         tokio::spawn(serve_debug(listener, debug, serving_ends.clone()))
+    });
+    let giving_ends = CancellationToken::new();
+    let giving = listeners.token.map(|at| {
+        let api = TokenApi::new(Arc::clone(&context), Arc::clone(&resources), args.token_api_audience.clone());
+        tokio::spawn(api.serve(at, giving_ends.clone()))
     });
 
     let work = work(&client, args, &context, &resources, &health, rings, &stop);
@@ -141,14 +160,19 @@ pub async fn run(
         () = draining => tracing::warn!("passes were cut short: they took too long to end"),
         () = work => {}
     }
+    if let (Some(name), true) = (&args.deployment_name, context.store.is_in_memory()) {
+        let key = Key { namespace: own_namespace(&client), name: name.clone() };
+        heed_deployment(&context.cluster, &key, &context.store).await;
+    }
     save_unsaved(&context, LAST_SAVES).await;
     passes_ended.cancel();
     if let Some(electing) = electing {
         drop(tokio::time::timeout(RELEASE_PATIENCE + Duration::from_millis(100), electing).await);
     }
     drop(context);
-    // What is still waiting to be said gets a moment.
-    drop(tokio::time::timeout(LAST_WORDS, posting).await);
+    giving_ends.cancel();
+    // What is still waiting to be said gets a moment; the token API knows of the same context.
+    drop(tokio::time::timeout(LAST_WORDS, futures::future::join(posting, OptionFuture::from(giving))).await);
     serving_ends.cancel();
     drop(tokio::time::timeout(LAST_WORDS, futures::future::join(serving, OptionFuture::from(debugging))).await);
     tracing::info!("stopped");
@@ -157,10 +181,14 @@ pub async fn run(
 
 /// The Lease: in the pod's namespace, or in that of the kubeconfig's context, unless said otherwise.
 fn lease_name(client: &Client, args: &RunArgs) -> LeaseName {
-    let of_pod = || std::fs::read_to_string(POD_NAMESPACE).ok().map(|text| text.trim().to_owned());
-    let namespace = args.lease_namespace.clone().or_else(|| of_pod().filter(|namespace| !namespace.is_empty()));
-    let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+    let namespace = args.lease_namespace.clone().unwrap_or_else(|| own_namespace(client));
     LeaseName { namespace, name: args.lease_name.clone() }
+}
+
+/// The pod's namespace, or that of the kubeconfig's context.
+fn own_namespace(client: &Client) -> String {
+    let of_pod = std::fs::read_to_string(POD_NAMESPACE).ok().map(|text| text.trim().to_owned());
+    of_pod.filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| client.default_namespace().to_owned())
 }
 
 /// This process, for claims and the Lease: the host's name and a part that is new with each start.

@@ -16,6 +16,7 @@ use crate::logs;
 use crate::panics::log_panics;
 use crate::run::{Listeners, run};
 use crate::serve::{listen, listen_for_debugging};
+use crate::tokenapi::TokenListener;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to the head of an answer, also of a watch.
@@ -23,6 +24,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Runs the operator until SIGTERM or SIGINT; a second signal ends it at once.
 pub fn start(args: &RunArgs) -> anyhow::Result<()> {
+    args.check()?;
     let log_filter = logs::init(&args.log_filter, args.log_format).context("--log-filter")?;
     log_panics();
     init_crypto();
@@ -31,8 +33,9 @@ pub fn start(args: &RunArgs) -> anyhow::Result<()> {
         let config =
             Config::infer().await.context("no cluster: run in a pod, or set KUBECONFIG to a file that names one")?;
         let http = listen(args.http_listen).await?;
+        let token = TokenListener::of(args).await?;
         let debug = listen_for_debugging(args.debug_listen).await.map(|listener| (listener, log_filter));
-        run(client(config)?, args, Arc::new(SystemClock), Listeners { http, debug }, stop).await
+        run(client(config)?, args, Arc::new(SystemClock), Listeners { http, debug, token }, stop).await
     })
 }
 

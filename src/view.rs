@@ -124,8 +124,13 @@ fn stored(token: &VerteilToken, entry: Option<&Entry>) -> Option<Known> {
     let expires_at = status.expires_at.as_ref()?.0;
     let validity = Validity { issued_at: status.issued_at.as_ref().map_or(expires_at, |time| time.0), expires_at };
     let given = entry.and_then(|entry| entry.given.as_ref()).map(RecordSeal::as_str);
-    let source =
-        if given.is_some() && given == status.record_seal.as_deref() { Source::Issued } else { Source::Secret };
+    let source = if status.in_memory == Some(true) {
+        Source::Memory
+    } else if given.is_some() && given == status.record_seal.as_deref() {
+        Source::Issued
+    } else {
+        Source::Secret
+    };
     let renewal = status.renewal_time.as_ref().map(|time| time.0);
     Some(Known { validity, current: is_true(status, "Ready"), renewal, source })
 }

@@ -48,6 +48,8 @@ pub(crate) async fn work(
         let (secrets, config_maps) = (Arc::clone(&context.versions), Arc::clone(&context.config_maps));
         let secrets = bells::<Secret>(client.clone(), scope.clone(), secrets, metrics(), listed.clone());
         let config_maps = bells::<ConfigMap>(client.clone(), scope.clone(), config_maps, metrics(), listed.clone());
+        let waked = Arc::clone(context);
+        let secrets = secrets.inspect(move |key| waked.wakes.ring(key));
         let all_bells = stream::select_all([received(rings).boxed(), secrets.boxed(), config_maps.boxed()]);
         let beats = heartbeats(listed.clone(), Arc::clone(health), Arc::clone(&context.clock));
         let controller = Controller::for_stream(stream, store.clone())
@@ -114,11 +116,21 @@ fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) {
         forget(context, key);
     };
     match change {
-        Change::Exists(token) => context.remember(token),
-        Change::Gone(key) => gone(key),
+        Change::Exists(token) => {
+            context.remember(token);
+            context.wakes.ring(&Key::of(token));
+        }
+        Change::Gone(key) => {
+            gone(key);
+            context.wakes.ring(key);
+        }
         Change::Listed(listed) => {
             let known = context.rivals.known(scope);
             known.iter().filter(|key| !listed.contains(key)).for_each(gone);
+            // Only now are they all where callers of the token API look.
+            for key in &known {
+                context.wakes.ring(key);
+            }
         }
     }
 }
@@ -126,6 +138,7 @@ fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) {
 /// The resource is gone: nothing is remembered of it but a token that was not saved.
 fn forget(context: &Context, key: &Key) {
     context.memory.forget(key, context.clock.now());
+    context.store.forget(key);
     context.permits.withdraw(key);
     context.limits.forget(key);
     context.reach.forget(key);

@@ -14,8 +14,8 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use verteil_token_operator::api::IssueReason;
 use verteil_token_operator::decide::{
-    Block, ClaimView, Decision, FailureClass, Held, Order, Pace, Reason, SHORTEST_GAP, Stored, Unsaved, Wanted, brake,
-    covers_request, decide, held_until, unscheduled_after, view_claim, wants_saving,
+    Block, ClaimView, Decision, FailureClass, Held, Lost, Order, Pace, Reason, SHORTEST_GAP, Stored, Unsaved, Wanted,
+    brake, covers_request, decide, held_until, unscheduled_after, view_claim, wants_saving,
 };
 use verteil_token_operator::token::{Record, RecordSeal, Validity, renewal_point};
 
@@ -54,7 +54,7 @@ prop_compose! {
 
 fn any_stored() -> impl Strategy<Value = Stored> {
     prop_oneof![
-        1 => any::<bool>().prop_map(|lost| Stored::Absent { lost }),
+        1 => prop_oneof![Just(Lost::Nothing), Just(Lost::Secret), Just(Lost::Memory)].prop_map(|lost| Stored::Absent { lost }),
         1 => Just(Stored::Terminating),
         1 => Just(Stored::Foreign),
         1 => Just(Stored::Unusable),
@@ -298,7 +298,7 @@ proptest! {
     /// costs no more tokens than the brake allows.
     #[test]
     fn the_brake_bounds_what_a_day_of_interference_costs(seed in prop::collection::vec(0u8..4, 600)) {
-        let reasons = [IssueReason::SecretDeleted, IssueReason::RecordInvalid, IssueReason::Manual, IssueReason::InputsChanged];
+        let reasons = [IssueReason::MemoryLost, IssueReason::SecretDeleted, IssueReason::RecordInvalid, IssueReason::Manual, IssueReason::InputsChanged];
         let (mut now, mut unscheduled, mut issued) = (NOW, 0, 0);
         for step in seed.iter().cycle() {
             let reason = reasons[usize::from(*step)];

@@ -31,6 +31,8 @@ pub const ADOPT_ANNOTATION: &str = "verteil.dev/adopt";
 pub const ADOPTED_ANNOTATION: &str = "verteil.dev/adopted";
 /// Annotation on a Secret that a resource has left for another one: the other one's name.
 pub const SUPERSEDED_BY_ANNOTATION: &str = "verteil.dev/superseded-by";
+/// Annotation on a Secret that was emptied, since tokens are kept in memory only: by which resource.
+pub const IN_MEMORY_ANNOTATION: &str = "verteil.dev/in-memory";
 /// Annotation on the Secret: when its token was asked for (RFC 3339).
 pub const ISSUED_AT_ANNOTATION: &str = "verteil.dev/issued-at";
 /// Annotation on the Secret: when its token expires (RFC 3339).

@@ -232,6 +232,15 @@ impl VerteilToken {
     pub fn secret_name(&self) -> &str {
         self.spec.secret.name.as_deref().or(self.metadata.name.as_deref()).unwrap_or_default()
     }
+
+    /// The name of the Secret that holds or held the token, if the spec names another one now.
+    #[must_use]
+    pub fn former_secret_name(&self) -> Option<&str> {
+        let status = self.status.as_ref()?;
+        let present = self.secret_name();
+        let names = [&status.secret_name, &status.former_secret_name];
+        names.into_iter().flatten().map(String::as_str).find(|name| *name != present)
+    }
 }
 
 fn default_timeout() -> Duration {

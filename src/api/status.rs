@@ -17,7 +17,7 @@ pub struct VerteilTokenStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// The Secret that holds the token.
+    /// The Secret that holds the token; none if it is in memory only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
     /// The Secret that held the token under the name that the spec had before, until it is marked as superseded.
@@ -26,6 +26,9 @@ pub struct VerteilTokenStatus {
     /// The uid of the Secret that was taken over from its user: it never gets an owner reference.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "adoptedSecretUID")]
     pub adopted_secret_uid: Option<String>,
+    /// The token is in the memory of an operator that runs with --disable-token-persistence, and in no Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_memory: Option<bool>,
     /// When the stored token was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<Time>,
@@ -94,6 +97,8 @@ pub enum IssueReason {
     RecordInvalid,
     /// Asked for by the annotation verteil.dev/renew.
     Manual,
+    /// The token was in the memory of a process that has ended, and in no Secret.
+    MemoryLost,
 }
 
 /// The announcement of one token request: while it stands, nobody else sends one.
@@ -175,8 +180,15 @@ fn known_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Iss
 
 impl IssueReason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 6] =
-        [Self::Initial, Self::Expired, Self::InputsChanged, Self::SecretDeleted, Self::RecordInvalid, Self::Manual];
+    pub const ALL: [Self; 7] = [
+        Self::Initial,
+        Self::Expired,
+        Self::InputsChanged,
+        Self::SecretDeleted,
+        Self::RecordInvalid,
+        Self::Manual,
+        Self::MemoryLost,
+    ];
 
     /// The name used in status, event, metric and log.
     #[must_use]
@@ -188,6 +200,7 @@ impl IssueReason {
             Self::SecretDeleted => "SecretDeleted",
             Self::RecordInvalid => "RecordInvalid",
             Self::Manual => "Manual",
+            Self::MemoryLost => "MemoryLost",
         }
     }
 }

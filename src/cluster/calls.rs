@@ -159,7 +159,7 @@ pub(super) fn resource<K: Resource<DynamicType = (), Scope = k8s_openapi::Namesp
     Request::new(K::url_path(&(), Some(namespace)))
 }
 
-fn absent_as_none<T>(result: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
+pub(super) fn absent_as_none<T>(result: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
     match result {
         Ok(object) => Ok(Some(object)),
         Err(ApiError::NotFound { .. }) => Ok(None),

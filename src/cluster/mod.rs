@@ -3,6 +3,7 @@
 mod calls;
 mod error;
 mod events;
+mod reviews;
 mod rivals;
 mod versions;
 mod watch;

@@ -1,13 +1,14 @@
 //! Restarting a workload, by its pod template.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use kube::api::{Patch, PatchParams};
+use kube::api::{GetParams, Patch, PatchParams};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::calls::resource;
+use super::calls::{absent_as_none, resource};
 use super::{ApiError, Cluster};
 use crate::api::{MANAGER, Workload, WorkloadKind};
+use crate::memory::Key;
 
 /// What of a patched workload tells whether its pods are replaced now.
 #[derive(Deserialize)]
@@ -33,6 +34,12 @@ struct UpdateStrategy {
 // === impl Cluster ===
 
 impl Cluster {
+    /// Reads a Deployment, live.
+    pub async fn deployment(&self, key: &Key) -> Result<Option<Deployment>, ApiError> {
+        let request = resource::<Deployment>(&key.namespace).get(&key.name, &GetParams::default());
+        absent_as_none(self.send("get Deployment", request).await)
+    }
+
     /// Sets an annotation of the pod template, which rolls the workload out as `kubectl rollout restart` does. Returns what
     /// still has to happen before its pods are replaced, if anything.
     ///

@@ -16,8 +16,8 @@ pub use pace::{
 };
 pub use reason::Reason;
 pub use report::{
-    HeldFacts, Report, SECRET_CONTESTED, Standing, TOKEN_EXPIRED_GRACE, Trouble, condition, contest, held_by_account,
-    holds, next_status,
+    HeldFacts, Place, Report, SECRET_CONTESTED, Standing, TOKEN_EXPIRED_GRACE, Trouble, condition, contest,
+    held_by_account, holds, next_status,
 };
 pub use restart_reason::{Outcome, RestartReason, WORKLOADS_RESTARTED};
 pub use rollout::{RolloutFacts, enter_rollout, finish_rollout, restart_wait, rollout_is_settled};
@@ -51,8 +51,8 @@ pub struct Wanted {
 pub enum Stored {
     /// There is no Secret.
     Absent {
-        /// A token was stored before: somebody deleted it.
-        lost: bool,
+        /// Whether a token was stored before.
+        lost: Lost,
     },
     /// The Secret has a deletionTimestamp.
     Terminating,
@@ -62,6 +62,17 @@ pub enum Stored {
     Unusable,
     /// Ours, with a record.
     Held(Held),
+}
+
+/// What became of the token that was stored before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// There was none.
+    Nothing,
+    /// Somebody deleted the Secret.
+    Secret,
+    /// It was in the memory of a process that has ended.
+    Memory,
 }
 
 impl Stored {
@@ -204,8 +215,9 @@ pub fn decide(now: Timestamp, wanted: &Wanted, stored: &Stored, unsaved: Option<
                 wait(now, pace.write_not_before, Block::Own).unwrap_or(Decision::Save)
             }
         },
-        Stored::Absent { lost: false } => request(now, IssueReason::Initial, wanted, pace),
-        Stored::Absent { lost: true } => request(now, IssueReason::SecretDeleted, wanted, pace),
+        Stored::Absent { lost: Lost::Nothing } => request(now, IssueReason::Initial, wanted, pace),
+        Stored::Absent { lost: Lost::Secret } => request(now, IssueReason::SecretDeleted, wanted, pace),
+        Stored::Absent { lost: Lost::Memory } => request(now, IssueReason::MemoryLost, wanted, pace),
         Stored::Unusable => request(now, IssueReason::RecordInvalid, wanted, pace),
         Stored::Held(held) => {
             let renewal = renewal_point(held.validity, wanted.renew_before, &held.seal, wanted.issuer_repeats);

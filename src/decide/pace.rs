@@ -99,7 +99,7 @@ pub fn brake(reason: IssueReason, unscheduled: u32) -> SignedDuration {
     SignedDuration::from_secs(match reason {
         IssueReason::Initial | IssueReason::Expired => 0,
         IssueReason::InputsChanged => gap.min(BRAKE_INPUTS),
-        IssueReason::SecretDeleted | IssueReason::RecordInvalid | IssueReason::Manual => gap,
+        IssueReason::SecretDeleted | IssueReason::RecordInvalid | IssueReason::Manual | IssueReason::MemoryLost => gap,
     })
 }
 
@@ -109,9 +109,11 @@ pub fn unscheduled_after(reason: IssueReason, unscheduled: u32) -> u32 {
     match reason {
         IssueReason::Expired => 0,
         IssueReason::Initial => unscheduled,
-        IssueReason::InputsChanged | IssueReason::SecretDeleted | IssueReason::RecordInvalid | IssueReason::Manual => {
-            unscheduled.saturating_add(1)
-        }
+        IssueReason::InputsChanged
+        | IssueReason::SecretDeleted
+        | IssueReason::RecordInvalid
+        | IssueReason::Manual
+        | IssueReason::MemoryLost => unscheduled.saturating_add(1),
     }
 }
 

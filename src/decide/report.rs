@@ -53,6 +53,18 @@ pub struct Trouble {
     pub message: String,
 }
 
+/// Where tokens are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In Secrets.
+    Secret,
+    /// In memory only.
+    Memory {
+        /// A Secret is yet to be emptied.
+        leftover: bool,
+    },
+}
+
 /// All that the conditions are made from.
 #[derive(Clone, Debug)]
 pub struct Report<'a> {
@@ -60,12 +72,27 @@ pub struct Report<'a> {
     pub generation: i64,
     /// The Secret's name.
     pub secret_name: &'a str,
+    /// Where tokens are kept.
+    pub place: Place,
     /// What it holds.
     pub held: Option<HeldFacts>,
     /// How things stand.
     pub standing: Standing,
     /// Other resources that name the Secret which is this one's.
     pub rivals: Vec<String>,
+}
+
+// === impl Report ===
+
+impl Report<'_> {
+    const fn is_in_memory(&self) -> bool {
+        matches!(self.place, Place::Memory { .. })
+    }
+
+    /// Where the token is, in words.
+    fn whereabouts(&self) -> String {
+        if self.is_in_memory() { "the operator's memory".to_owned() } else { format!("Secret {}", self.secret_name) }
+    }
 }
 
 // === impl Trouble ===
@@ -120,7 +147,13 @@ pub fn holds(held: &HeldFacts, standing: &Standing, now: Timestamp) -> bool {
 pub fn next_status(old: &VerteilTokenStatus, report: &Report<'_>, now: Timestamp) -> VerteilTokenStatus {
     let mut next = old.clone();
     next.observed_generation = Some(report.generation);
-    if report.held.as_ref().is_none_or(|held| held.in_place) {
+    if report.held.as_ref().is_some_and(|held| held.in_place) {
+        // What became of it is told by this, once it is gone.
+        next.in_memory = report.is_in_memory().then_some(true);
+    }
+    if report.place == (Place::Memory { leftover: false }) {
+        (next.secret_name, next.former_secret_name) = (None, None);
+    } else if !report.is_in_memory() && report.held.as_ref().is_none_or(|held| held.in_place) {
         let before = next.secret_name.replace(report.secret_name.to_owned());
         // Until it is marked as left behind.
         next.former_secret_name = before.filter(|name| name != report.secret_name).or(next.former_secret_name);
@@ -170,8 +203,10 @@ fn conditions(old: &VerteilTokenStatus, report: &Report<'_>, now: Timestamp) -> 
     let mut list = Conditions { old, generation: report.generation, now, list: old.conditions.clone() };
     if let Some(held) = ready {
         let message = format!(
-            "token in Secret {} is valid until {}, renewal at {}",
-            report.secret_name, held.validity.expires_at, held.renewal
+            "token in {} is valid until {}, renewal at {}",
+            report.whereabouts(),
+            held.validity.expires_at,
+            held.renewal
         );
         list.set("Ready", true, Reason::TokenValid.as_str(), &message);
         list.set("Reconciling", false, Reason::TokenValid.as_str(), "");
@@ -187,8 +222,10 @@ fn conditions(old: &VerteilTokenStatus, report: &Report<'_>, now: Timestamp) -> 
     match expired {
         Some(held) => {
             let message = format!(
-                "the token in Secret {} expired at {} and is kept until it can be replaced: {}",
-                report.secret_name, held.validity.expires_at, why.message
+                "the token in {} expired at {} and is kept until it can be replaced: {}",
+                report.whereabouts(),
+                held.validity.expires_at,
+                why.message
             );
             list.set("Ready", false, Reason::TokenExpired.as_str(), &message);
         }

@@ -36,6 +36,21 @@ const ERRORS: [&str; 7] =
 /// Watched kinds.
 const WATCHES: [&str; 3] = ["ConfigMap", "Secret", "VerteilToken"];
 
+/// Status codes of the token API; 0 stands for any that it does not send.
+const TOKEN_API_CODES: [(u16, &str); 11] = [
+    (200, "200"),
+    (304, "304"),
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (405, "405"),
+    (429, "429"),
+    (500, "500"),
+    (503, "503"),
+    (0, "other"),
+];
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
@@ -55,6 +70,8 @@ pub struct Metrics {
     rollout_restarts: Family<Label, Counter>,
     clock_skew: Gauge<i64, AtomicI64>,
     leader: Gauge<i64, AtomicI64>,
+    token_api_requests: Family<Label, Counter>,
+    token_api_waiting: Gauge<i64, AtomicI64>,
     latest: Latest,
 }
 
@@ -85,6 +102,8 @@ impl Metrics {
             rollout_restarts: family("outcome", Outcome::REASONS.map(RestartReason::as_str)),
             clock_skew: Gauge::default(),
             leader: Gauge::default(),
+            token_api_requests: family("code", TOKEN_API_CODES.map(|(_, text)| text)),
+            token_api_waiting: Gauge::default(),
             latest: Latest::default(),
             registry: Registry::default(),
         };
@@ -137,6 +156,16 @@ impl Metrics {
             "How far the clock of the issuer that answered last was ahead of the operator's; negative if behind",
             Unit::Seconds,
             metrics.clock_skew.clone(),
+        );
+        registry.register(
+            "api_requests",
+            "Calls of the token API, by the status code of the answer",
+            metrics.token_api_requests.clone(),
+        );
+        registry.register(
+            "api_waiting",
+            "Calls of the token API that wait for a token",
+            metrics.token_api_waiting.clone(),
         );
         registry.register("leader", "1 while this process may request tokens", metrics.leader.clone());
         registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
@@ -241,6 +270,17 @@ impl Metrics {
     /// The issuer's clock was so many seconds ahead.
     pub fn set_clock_skew(&self, seconds: i64) {
         self.clock_skew.set(seconds);
+    }
+
+    /// A call of the token API was answered with `code`.
+    pub fn token_api_answered(&self, code: u16) {
+        let known = TOKEN_API_CODES.into_iter().find(|(known, _)| *known == code);
+        self.token_api_requests.get_or_create(&[("code", known.map_or("other", |(_, text)| text))]).inc();
+    }
+
+    /// So many calls of the token API wait.
+    pub fn set_token_api_waiting(&self, count: usize) {
+        self.token_api_waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Whether this process may request tokens.

@@ -10,6 +10,9 @@ use crate::secret::{supersede, would_add_owner};
 impl Pass<'_> {
     /// Marks the former Secret, if there is one. True if it need not be remembered any more.
     pub(super) async fn leave_former(&mut self, fetched: &Fetched, view: &View) -> Result<bool, ApiError> {
+        if self.leave_memory() {
+            return Ok(true);
+        }
         let Some(former) = fetched.former.as_ref().filter(|_| view.leaves_former) else { return Ok(true) };
         let Some(marked) = supersede(&self.token, former) else { return Ok(true) };
         if would_add_owner(former, &marked) && !self.may_name_owner().await? {

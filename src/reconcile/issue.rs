@@ -85,7 +85,8 @@ impl Pass<'_> {
             return Ok(Step::Queued);
         };
         // Another resource may name the Secret that is not there yet.
-        if fetched.secret.is_none() && !self.ctx.rivals.begin(&self.key, self.token.secret_name()) {
+        let writes = fetched.secret.is_none() && !self.ctx.store.is_in_memory();
+        if writes && !self.ctx.rivals.begin(&self.key, self.token.secret_name()) {
             return Ok(Step::Decide);
         }
         if let Some(step) = self.dry_run(fetched, view).await? {
@@ -234,13 +235,14 @@ impl Pass<'_> {
             entry.reachable = false;
         });
         self.count_unsaved();
+        self.ctx.wakes.ring(&self.key);
         Ok(Step::Decide)
     }
 
     /// Whether the apiserver would take the Secret: quota, admission and RBAC refuse before a token is spent.
     async fn dry_run(&mut self, fetched: &mut Fetched, view: &View) -> Result<Option<Step>, ApiError> {
         let secret = placeholder(&self.token, fetched.secret.as_ref());
-        match self.ctx.cluster.write_secret(&secret, true).await {
+        match self.write_secret(&secret, true).await {
             Ok(_) => {
                 fetched.assumed_absent = false;
                 Ok(None)

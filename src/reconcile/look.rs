@@ -79,7 +79,8 @@ impl Pass<'_> {
     /// Reads the credentials, and the token Secret unless nothing suggests that there is one.
     pub(super) async fn fetch(&self) -> Result<Fetched, ApiError> {
         let status = self.token.status.as_ref();
-        self.fetch_by(status.is_none_or(is_new)).await
+        let new = !self.ctx.store.is_in_memory() && status.is_none_or(is_new);
+        self.fetch_by(new).await
     }
 
     /// Reads both.
@@ -105,29 +106,6 @@ impl Pass<'_> {
         })
     }
 
-    /// Reads the token Secret, live.
-    pub(super) async fn fetch_secret(&self) -> Result<Option<Secret>, ApiError> {
-        let key = self.key.beside(self.token.secret_name());
-        let secret = self.ctx.cluster.secret(&key).await?;
-        self.ctx.versions.note(&key, secret.as_ref().map(|s| &s.metadata));
-        Ok(secret)
-    }
-
-    async fn fetch_former_secret(&self) -> Result<Option<Secret>, ApiError> {
-        match self.former_name() {
-            Some(name) => self.ctx.cluster.secret(&self.key.beside(name)).await,
-            None => Ok(None),
-        }
-    }
-
-    /// The name of the Secret that holds or held the token, if the spec names another one now.
-    pub(super) fn former_name(&self) -> Option<&str> {
-        let status = self.token.status.as_ref()?;
-        let present = self.token.secret_name();
-        let names = [&status.secret_name, &status.former_secret_name];
-        names.into_iter().flatten().map(String::as_str).find(|name| *name != present)
-    }
-
     /// Reads the resource, live. False if it is gone, or another one has taken its name.
     pub(super) async fn reload(&mut self) -> Result<bool, ApiError> {
         match self.ctx.cluster.token(&self.key).await? {
@@ -151,7 +129,9 @@ impl Pass<'_> {
         let inputs = fetched.inputs.as_ref().ok();
         let judge = |secret: Option<&Secret>| {
             let label = secret.and_then(|secret| secret.labels().get(TOKEN_LABEL));
-            judge(token, secret, inputs, verified, &ctx.rivals.neighbours(token, label.map(String::as_str)))
+            // In memory each has a place of its own.
+            let rivals = (!ctx.store.is_in_memory()).then(|| ctx.rivals.neighbours(token, label.map(String::as_str)));
+            judge(token, secret, inputs, verified, &rivals.unwrap_or_default())
         };
         let former = fetched.former.as_ref().map(|former| judge(Some(former)));
         let leaves_former = former.as_ref().is_some_and(|f| matches!(f.stored, Stored::Held(_) | Stored::Unusable));
@@ -182,7 +162,7 @@ impl Pass<'_> {
         });
         let unrendered =
             || render_templates(token, &judged.content.as_ref()?.record).failed.as_ref().map(template_trouble);
-        let obstacle = obstacle.or_else(unrendered);
+        let obstacle = obstacle.or_else(unrendered).or_else(|| self.refused_emptying(now).map(|(_, trouble)| trouble));
         View { now, wanted, judged, moving, leaves_former, unsaved, pace, lifted, obstacle }
     }
 
@@ -282,7 +262,7 @@ impl Pass<'_> {
 
 /// What counts: the Secret that the spec names, or the record of the former one if that is all there is, or the later one. True:
 /// the former one, from which the other is to be written.
-fn choose(present: Judged, former: Option<Judged>, now: Timestamp) -> (Judged, bool) {
+pub(super) fn choose(present: Judged, former: Option<Judged>, now: Timestamp) -> (Judged, bool) {
     let Some(former) = former else { return (present, false) };
     let Stored::Held(old) = &former.stored else { return (present, false) };
     let serves = |held: &Held| held.current && held.validity.holds_at(now);

@@ -23,6 +23,7 @@ mod rollout;
 mod save;
 mod settled;
 mod status;
+mod stored;
 mod tell;
 mod twin;
 
@@ -44,7 +45,9 @@ use crate::issuer::{AllowedHosts, Issuer, Limits, Permits, Reach};
 use crate::lease::Leadership;
 use crate::memory::{Key, Memory};
 use crate::metrics::Metrics;
+use crate::store::Store;
 use crate::token::ProcessKey;
+use crate::wakes::Wakes;
 
 /// Rounds of one pass: a conflict or a write leads to another look. Whoever changes objects faster than this is looked at later.
 const MOST_ROUNDS: usize = 6;
@@ -63,6 +66,8 @@ pub struct Context {
     pub issuer: Issuer,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Where tokens are kept.
+    pub store: Arc<Store>,
     /// What this process remembers.
     pub memory: Arc<Memory>,
     /// Which Secrets exist in which version.
@@ -77,6 +82,8 @@ pub struct Context {
     pub limits: Arc<Limits>,
     /// Who could not reach which host.
     pub reach: Reach,
+    /// Who waits for a token at the token API.
+    pub wakes: Wakes,
     /// The way to post events.
     pub events: Events,
     /// Counts.

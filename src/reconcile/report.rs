@@ -13,7 +13,7 @@ use super::{LONGEST_SLEEP, Pass, sleep_until};
 use crate::api::{Attempted, Verified};
 use crate::cluster::{ApiError, version};
 use crate::decide::{
-    Block, ClaimView, HeldFacts, Reason, Report, Standing, Stored, TOKEN_EXPIRED_GRACE, Trouble, next_status,
+    Block, ClaimView, HeldFacts, Lost, Reason, Report, Standing, Stored, TOKEN_EXPIRED_GRACE, Trouble, next_status,
 };
 use crate::secret::{FORMAT, is_adopted};
 use crate::token::{RecordSeal, Validity};
@@ -76,7 +76,8 @@ impl Pass<'_> {
         // If this process took a claim over, its former holder had saved its token.
         self.ctx.memory.with(&self.key, |entry| (entry.taking_over, entry.took_over) = (false, false));
         let restart = self.restart_workloads(view).await;
-        let next = [claim_ends, restart].into_iter().flatten().fold(until, Timestamp::min);
+        let emptying = self.refused_emptying(view.now).map(|(at, _)| at);
+        let next = [claim_ends, restart, emptying].into_iter().flatten().fold(until, Timestamp::min);
         Ok(sleep_until(next, self.ctx.clock.now()))
     }
 
@@ -173,7 +174,8 @@ impl Pass<'_> {
         self.write(view, status).await?;
         let restart = self.restart_workloads(view).await;
         let now = self.ctx.clock.now();
-        let next = [until, end, restart].into_iter().flatten().filter(|at| *at > now).min();
+        let emptying = self.refused_emptying(now).map(|(at, _)| at);
+        let next = [until, end, restart, emptying].into_iter().flatten().filter(|at| *at > now).min();
         Ok(next.map_or(Action::requeue(LONGEST_SLEEP), |at| sleep_until(at, now)))
     }
 
@@ -195,6 +197,7 @@ impl Pass<'_> {
         let report = Report {
             generation: self.token.metadata.generation.unwrap_or_default(),
             secret_name: self.token.secret_name(),
+            place: self.place(),
             held,
             standing: Standing::Troubled(trouble),
             rivals: Vec::new(),
@@ -225,7 +228,10 @@ impl Pass<'_> {
             }
             Reason::GenerationThrottled => {
                 let cause = match &view.judged.stored {
-                    Stored::Absent { .. } => format!("Secret {name} was deleted"),
+                    Stored::Absent { lost: Lost::Memory } => {
+                        "the operator was started again and has lost what was in its memory".into()
+                    }
+                    Stored::Absent { lost: Lost::Nothing | Lost::Secret } => format!("Secret {name} was deleted"),
                     Stored::Unusable => found,
                     Stored::Held(_) | Stored::Terminating | Stored::Foreign => {
                         "inputs or the renew annotation have changed again".into()

@@ -35,9 +35,9 @@ impl Pass<'_> {
         if names_owner && !self.may_name_owner().await? {
             return Ok(Step::LookAgain);
         }
-        match self.ctx.cluster.write_secret(&secret, false).await {
+        match self.write_secret(&secret, false).await {
             Ok(meta) => {
-                self.ctx.metrics.secret_written(if existed { "update" } else { "create" });
+                self.count_write(if existed { "update" } else { "create" });
                 self.tell_of_adoption(fetched, None);
                 self.wrote(fetched, secret, meta);
                 self.count_if_superseding(view, &issued);
@@ -63,9 +63,9 @@ impl Pass<'_> {
         if names_owner && !self.may_name_owner().await? {
             return Ok(Step::Rest);
         }
-        match self.ctx.cluster.write_secret(&secret, false).await {
+        match self.write_secret(&secret, false).await {
             Ok(meta) => {
-                self.ctx.metrics.secret_written("repair");
+                self.count_write("repair");
                 tracing::info!("repaired the Secret from its own record");
                 self.tell_of_adoption(fetched, Some(content));
                 self.wrote(fetched, secret, meta);
@@ -93,7 +93,6 @@ impl Pass<'_> {
     }
 
     fn wrote(&self, fetched: &mut Fetched, secret: Secret, meta: ObjectMeta) {
-        self.ctx.versions.note(&self.key.beside(self.token.secret_name()), Some(&meta));
         self.ctx.memory.with(&self.key, |entry| entry.refused_writes = None);
         fetched.secret = Some(Secret { metadata: meta, ..secret });
     }

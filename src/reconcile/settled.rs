@@ -20,9 +20,11 @@ pub fn settled_until(token: &VerteilToken, ctx: &Context) -> Option<Timestamp> {
     let verified = status.verified.as_ref()?;
     let key = Key::of(token);
     let seen = |name: &str| ctx.versions.get(&key.beside(name));
+    let in_memory_only = ctx.store.is_in_memory();
+    let stored = if in_memory_only { ctx.store.seen(token) } else { seen(token.secret_name()) };
     let unchanged = verified.generation == token.metadata.generation?
         && verified.format == FORMAT
-        && seen(token.secret_name()) == Seen::Version(verified.secret.clone())
+        && stored == Seen::Version(verified.secret.clone())
         && seen(&token.spec.credentials_secret_ref.name) == Seen::Version(verified.credentials.clone())
         && is_unchanged(token, verified.ca.as_ref(), ctx);
     let served =
@@ -34,9 +36,12 @@ pub fn settled_until(token: &VerteilToken, ctx: &Context) -> Option<Timestamp> {
         && condition(status, "RenewalFailing").is_some_and(|c| c.status == "False")
         && rollout_is_settled(&token.spec.rollout_restart, ctx.rollout_restart, status);
     let contested = condition(status, SECRET_CONTESTED).map(|c| c.message.clone());
+    let name = (!in_memory_only).then(|| token.secret_name());
+    let rivals = if in_memory_only { Vec::new() } else { ctx.rivals.of(token) };
     let in_place = status.former_secret_name.is_none()
-        && status.secret_name.as_deref() == Some(token.secret_name())
-        && contested == contest(token.secret_name(), &ctx.rivals.of(token));
+        && status.secret_name.as_deref() == name
+        && status.in_memory == in_memory_only.then_some(true)
+        && contested == contest(token.secret_name(), &rivals);
     let in_memory = ctx.memory.peek(&key, |entry| entry.issued.is_some()).unwrap_or_default();
     if !unchanged || !in_place || !served || !calm || in_memory {
         return None;

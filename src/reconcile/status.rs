@@ -11,7 +11,8 @@ use super::look::View;
 use crate::api::VerteilTokenStatus;
 use crate::cluster::{ApiError, Severity};
 use crate::decide::{
-    Reason, Report, Standing, Stored, Trouble, condition, held_by_account, next_status, unscheduled_after, wants_saving,
+    Place, Reason, Report, Standing, Stored, Trouble, condition, held_by_account, next_status, unscheduled_after,
+    wants_saving,
 };
 use crate::memory::Issued;
 
@@ -78,9 +79,12 @@ impl Pass<'_> {
         if unsaved.saved && !issued.repeated {
             let cause = issued.trouble.as_ref().map(|trouble| format!(" ({trouble})")).unwrap_or_default();
             let note = format!(
-                "{}{cause}: new token in Secret {}, valid until {}",
+                "{}{cause}: new token in {}, valid until {}",
                 issued.reason.as_str(),
-                self.token.secret_name(),
+                match self.place() {
+                    Place::Secret => format!("Secret {}", self.token.secret_name()),
+                    Place::Memory { .. } => "memory".to_owned(),
+                },
                 issued.content.record.validity().expires_at
             );
             self.say(Severity::Normal, "TokenIssued", "RequestToken", &note);
@@ -111,9 +115,14 @@ impl Pass<'_> {
         let report = Report {
             generation: self.token.metadata.generation.unwrap_or_default(),
             secret_name: self.token.secret_name(),
+            place: self.place(),
             held: view.held_facts(),
             standing,
-            rivals: if view.judged.stored.is_ours() { self.ctx.rivals.of(&self.token) } else { Vec::new() },
+            rivals: if view.judged.stored.is_ours() && !self.ctx.store.is_in_memory() {
+                self.ctx.rivals.of(&self.token)
+            } else {
+                Vec::new()
+            },
         };
         let old = self.token.status.clone().unwrap_or_default();
         let mut next = next_status(&old, &report, view.now);

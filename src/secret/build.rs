@@ -12,9 +12,9 @@ use super::judge::rfc3339;
 use super::prune::prune;
 use super::{is_adopted, render_templates};
 use crate::api::{
-    ADOPTED_ANNOTATION, DeletionPolicy, EXPIRES_AT_ANNOTATION, INPUT_SEAL_ANNOTATION, ISSUED_AT_ANNOTATION,
-    MANAGED_BY_LABEL, MANAGER, RECORD_SEAL_ANNOTATION, RENEW_ANNOTATION, RENEWED_ANNOTATION, SUPERSEDED_BY_ANNOTATION,
-    TOKEN_LABEL, VerteilToken,
+    ADOPTED_ANNOTATION, DeletionPolicy, EXPIRES_AT_ANNOTATION, IN_MEMORY_ANNOTATION, INPUT_SEAL_ANNOTATION,
+    ISSUED_AT_ANNOTATION, MANAGED_BY_LABEL, MANAGER, RECORD_SEAL_ANNOTATION, RENEW_ANNOTATION, RENEWED_ANNOTATION,
+    SUPERSEDED_BY_ANNOTATION, TOKEN_LABEL, VerteilToken,
 };
 use crate::token::{Record, RecordError, RecordSeal};
 
@@ -100,6 +100,7 @@ fn frame(resource: &VerteilToken, existing: Option<&Secret>) -> Secret {
     labels.insert(TOKEN_LABEL.into(), resource.name_any());
     secret.annotations_mut().extend(extra.annotations.clone());
     secret.annotations_mut().remove(SUPERSEDED_BY_ANNOTATION);
+    secret.annotations_mut().remove(IN_MEMORY_ANNOTATION);
     let adopted = existing.is_some_and(|existing| is_adopted(resource, existing));
     if adopted {
         secret.annotations_mut().insert(ADOPTED_ANNOTATION.into(), resource.name_any());

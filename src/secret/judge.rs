@@ -6,9 +6,10 @@ use k8s_openapi::api::core::v1::Secret;
 use super::ownership::is_handed_over;
 use super::{Content, Neighbours, Ownership, annotation, build, key, ownership};
 use crate::api::{
-    INPUT_SEAL_ANNOTATION, MANAGER, RECORD_SEAL_ANNOTATION, RENEWED_ANNOTATION, VerteilToken, VerteilTokenStatus,
+    IN_MEMORY_ANNOTATION, INPUT_SEAL_ANNOTATION, MANAGER, RECORD_SEAL_ANNOTATION, RENEWED_ANNOTATION, VerteilToken,
+    VerteilTokenStatus,
 };
-use crate::decide::{Held, Stored};
+use crate::decide::{Held, Lost, Stored};
 use crate::token::{AccessToken, InputSeal, Inputs, Record, RecordError, RecordSeal, Verdict};
 
 /// A Secret, judged.
@@ -40,8 +41,7 @@ pub fn judge(
         if let Some(first) = neighbours.contest() {
             return without_content(Stored::Foreign, Some(first));
         }
-        let lost = status.verified.is_some() || status.record_seal.is_some();
-        return without_content(Stored::Absent { lost }, None);
+        return without_content(Stored::Absent { lost: lost(&status) }, None);
     };
     if secret.metadata.deletion_timestamp.is_some() {
         return without_content(Stored::Terminating, Some("the Secret is being deleted".into()));
@@ -54,7 +54,11 @@ pub fn judge(
     }
     if handed_over && matches!(record, Err(RecordError::Missing)) {
         // Nothing to import: the first token is written beside its user's keys.
-        return without_content(Stored::Absent { lost: false }, None);
+        return without_content(Stored::Absent { lost: Lost::Nothing }, None);
+    }
+    if annotation(secret, IN_MEMORY_ANNOTATION).is_some() && matches!(record, Err(RecordError::Missing)) {
+        // Emptied by this operator: nobody has removed anything.
+        return without_content(Stored::Absent { lost: lost(&status) }, None);
     }
     let record = match record {
         Ok((record, _)) => record,
@@ -89,6 +93,16 @@ pub fn judge(
     let tidy = build(resource, Some(secret), &content) == *secret;
     let held = Held { validity: content.record.validity(), seal: RecordSeal::of(&content.record), current, tidy };
     Judged { stored: Stored::Held(held), content: Some(content), trouble: None, writer: None, seen: Vec::new() }
+}
+
+fn lost(status: &VerteilTokenStatus) -> Lost {
+    if status.verified.is_none() && status.record_seal.is_none() {
+        Lost::Nothing
+    } else if status.in_memory == Some(true) {
+        Lost::Memory
+    } else {
+        Lost::Secret
+    }
 }
 
 fn without_content(stored: Stored, trouble: Option<String>) -> Judged {

@@ -1,6 +1,7 @@
 //! The token Secret: whose it is, what it says, what it should look like. Pure: it reads and builds objects, others send them.
 
 mod build;
+mod emptied;
 mod judge;
 mod ownership;
 mod prune;
@@ -8,6 +9,7 @@ mod supersede;
 mod template;
 
 pub use build::{Content, FORMAT, build, placeholder, would_add_owner};
+pub use emptied::{emptied, for_memory};
 pub use judge::{Judged, judge};
 pub use ownership::{Labelled, Neighbours, Ownership, is_adopted, ownership};
 pub use supersede::supersede;

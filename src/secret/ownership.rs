@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 
 use super::annotation;
-use crate::api::{ADOPT_ANNOTATION, ADOPTED_ANNOTATION, TOKEN_LABEL, VerteilToken};
+use crate::api::{ADOPT_ANNOTATION, ADOPTED_ANNOTATION, IN_MEMORY_ANNOTATION, TOKEN_LABEL, VerteilToken};
 
 /// Whose a Secret is, as seen by one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,9 @@ pub fn ownership(resource: &VerteilToken, secret: &Secret, sealed: bool, neighbo
         return Ownership::Ours;
     }
     let recorded = is_recorded(resource, secret);
-    let consents = annotation(secret, ADOPT_ANNOTATION) == Some(name.as_str());
+    // Emptied by this resource, it holds no seal that could tell.
+    let says = |key: &str| annotation(secret, key) == Some(name.as_str());
+    let consents = says(ADOPT_ANNOTATION) || says(IN_MEMORY_ANNOTATION);
     let hand_over = format!("annotate it with {ADOPT_ANNOTATION}={name} to hand it over");
     match secret.labels().get(TOKEN_LABEL) {
         Some(label) if *label == name && (recorded || sealed || consents) => Ownership::Ours,

@@ -28,6 +28,11 @@ pub(super) fn prune(resource: &VerteilToken, secret: &mut Secret) {
     retain(&mut secret.data, &keys, |name| Record::is_key(name) || template_keys(resource).any(|key| key == name));
 }
 
+/// The keys that the operator wrote last.
+pub(super) fn written_keys(secret: &Secret) -> Vec<String> {
+    written(secret, &["f:data"])
+}
+
 /// The names under `path` that the operator wrote last.
 fn written(secret: &Secret, path: &[&str]) -> Vec<String> {
     let ours =

@@ -20,6 +20,7 @@ use crate::logs::LogFilter;
 use crate::memory::{Key, Memory};
 use crate::metrics::{Activity, Metrics};
 use crate::resources::Resources;
+use crate::store::Store;
 use crate::view::TokenView;
 
 /// A filter is a line.
@@ -30,6 +31,8 @@ const LONGEST_BODY: usize = 4096;
 pub struct Debug {
     /// The resources, as the watches last saw them.
     pub resources: Arc<Resources>,
+    /// Where their tokens are kept.
+    pub store: Arc<Store>,
     /// What this process remembers of them.
     pub memory: Arc<Memory>,
     /// Counts.
@@ -62,11 +65,12 @@ struct All {
     metrics: Activity,
 }
 
-/// Serves `/api/debug/token` and `/api/debug/log-filter` until `stop`.
+/// Serves `/api/debug/token`, `/api/debug/log-filter` and `/api/debug/token-persistence` until `stop`.
 pub async fn serve_debug(listener: TcpListener, debug: Debug, stop: CancellationToken) -> std::io::Result<()> {
     let router = Router::new()
         .route("/api/debug/token", get(tokens))
         .route("/api/debug/log-filter", get(log_filter).put(set_log_filter))
+        .route("/api/debug/token-persistence", get(persistence).put(set_persistence))
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
         .layer(middleware::from_fn(only_local))
         .with_state(debug);
@@ -114,6 +118,24 @@ async fn set_log_filter(State(debug): State<Debug>, filter: String) -> Response 
             log_filter(State(debug)).await
         }
         Err(wrong) => error(StatusCode::BAD_REQUEST, &wrong.to_string()),
+    }
+}
+
+async fn persistence(State(debug): State<Debug>) -> Response {
+    let now = if debug.store.is_in_memory() { "disabled" } else { "enabled" };
+    answer(StatusCode::OK, &json!({"status": "success", "token_persistence": now}))
+}
+
+async fn set_persistence(State(debug): State<Debug>, wish: String) -> Response {
+    match wish.trim() {
+        "enabled" => {
+            if debug.store.persist() {
+                tracing::info!("token persistence was enabled: the tokens in memory are saved, and none is requested");
+            }
+            persistence(State(debug)).await
+        }
+        "disabled" => error(StatusCode::CONFLICT, "start the operator with --disable-token-persistence for that"),
+        _ => error(StatusCode::BAD_REQUEST, "write enabled"),
     }
 }
 

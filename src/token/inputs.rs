@@ -108,6 +108,13 @@ impl ProcessKey {
         InputsFingerprint(bytes(&context.sign()))
     }
 
+    /// Remembers `texts` for `purpose`, without keeping them.
+    #[must_use]
+    pub fn digest(&self, purpose: &str, texts: &[&str]) -> [u8; 32] {
+        let message = texts.iter().fold(Message::new(purpose), |message, text| message.text(text));
+        bytes(&hmac::sign(&self.0, message.as_bytes()))
+    }
+
     /// Remembers the account `username` at `host`.
     #[must_use]
     pub fn account(&self, host: &str, username: &str) -> AccountFingerprint {

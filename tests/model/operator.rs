@@ -22,6 +22,7 @@ use verteil_token_operator::memory::Memory;
 use verteil_token_operator::metrics::Metrics;
 use verteil_token_operator::reconcile::{Context, reconcile};
 use verteil_token_operator::token::ProcessKey;
+use verteil_token_operator::wakes::Wakes;
 
 use crate::apiserver::{Call, NAMESPACE};
 use crate::clock::ModelClock;
@@ -83,6 +84,7 @@ impl Operator {
             cluster,
             issuer: issuer.clone(),
             clock: Arc::clone(clock) as Arc<dyn Clock>,
+            store: Arc::new(verteil_token_operator::store::Store::new(false, Arc::clone(&identity), bell.clone())),
             memory: Arc::new(Memory::default()),
             versions: Arc::new(Versions::new(0)),
             config_maps: Arc::new(Versions::of_config_maps(0)),
@@ -90,6 +92,7 @@ impl Operator {
             limits: Limits::new(bell.clone()),
             reach: Reach::new(bell.clone()),
             permits: Permits::new(4, bell),
+            wakes: Wakes::default(),
             events,
             metrics: Arc::new(Metrics::new()),
             allowed_hosts: AllowedHosts::new(vec!["*".parse().unwrap()]),

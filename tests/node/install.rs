@@ -85,7 +85,9 @@ async fn the_image_is_small() {
     stage.close().await;
 }
 
+/// Ready, and not about to go: an upgrade leaves the former pods for some seconds.
 fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    pod.metadata.deletion_timestamp.is_none()
+        && conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

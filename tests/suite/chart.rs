@@ -6,6 +6,7 @@
 mod lifecycle;
 mod manifests;
 mod rights;
+mod token_api;
 mod users;
 mod values;
 

@@ -157,6 +157,47 @@ fn the_chart_has_the_version_of_the_crate() {
 }
 
 #[tokio::test]
+async fn the_pod_that_asks_for_its_token_asks_the_service_that_the_certificate_names() {
+    let world = World::new().await;
+    world.kubectl(&["create", "serviceaccount", "flight-search"], None).await.succeeded();
+    let pod = block_under("### A pod that asks for its token", "yaml");
+    let applied = world.kubectl(&APPLY, Some(pod)).await;
+    assert_eq!(applied.stderr, "");
+    let pod: serde_json::Value = serde_json::from_str(&applied.succeeded()).unwrap();
+    let url = pod["spec"]["containers"][0]["env"][0]["value"].as_str().unwrap();
+    let certificate: serde_json::Value = serde_saphyr::from_str(block_under("### Switching it on", "yaml")).unwrap();
+    let host = certificate["spec"]["dnsNames"][0].as_str().unwrap();
+    assert_eq!(url, format!("https://{host}:8443/api/token/default/verteil-token"));
+    let audience = &pod["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["audience"];
+    let flags = Cli::command();
+    let flag = flags.get_arguments().find(|flag| flag.get_long() == Some("token-api-audience")).unwrap();
+    assert_eq!(audience.as_str(), flag.get_default_values()[0].to_str());
+    // The shell takes the loop.
+    let script = pod["spec"]["containers"][0]["args"][0].as_str().unwrap();
+    let checked = std::process::Command::new("sh").args(["-n", "-c", script]).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+}
+
+#[tokio::test]
+async fn the_roles_of_callers_are_made_as_told() {
+    let world = World::new().await;
+    let section = README.split_once("### Switching it on").unwrap().1;
+    let commands = section.split("```sh\n").nth(2).and_then(|rest| rest.split_once("```")).expect("a block").0;
+    let mut made = 0;
+    for command in commands.replace("\\\n", " ").lines() {
+        let mut words: Vec<&str> = command.split_whitespace().collect();
+        assert_eq!(words.remove(0), "kubectl");
+        world.kubectl(&words, None).await.succeeded();
+        made += 1;
+    }
+    assert_eq!(made, 3);
+    let can = ["auth", "can-i", "get", "verteiltokens.verteil.dev/verteil-token", "--subresource=token"];
+    let account = "--as=system:serviceaccount:default:flight-search";
+    let allowed = world.kubectl(&[can.as_slice(), &[account]].concat(), None).await;
+    assert_eq!(allowed.stdout.trim(), "yes", "{allowed:?}");
+}
+
+#[tokio::test]
 async fn the_token_with_workloads_to_restart_is_accepted() {
     let world = World::new().await;
     let applied = world.kubectl(&APPLY, Some(yaml_under("Pods that read the token only at start"))).await;

@@ -91,6 +91,32 @@ subjects:
     namespace: {{ $root.Release.Namespace }}
 {{- end -}}
 
+{{/* What does not fit together, and what to write instead. */}}
+{{- define "operator.check" -}}
+{{- if .Values.tokenApi.enabled -}}
+{{- if not .Values.tokenApi.certificateSecretName -}}
+{{- fail "tokenApi.enabled needs tokenApi.certificateSecretName: the name of a Secret with tls.crt and tls.key" -}}
+{{- end -}}
+{{- if not .Values.service.enabled -}}
+{{- fail "tokenApi.enabled needs service.enabled: callers reach it by that Service" -}}
+{{- end -}}
+{{- if or (eq (.Values.tokenApi.port | int | toString) (include "operator.httpPort" . | trim)) (eq (.Values.tokenApi.port | int) (.Values.service.port | int)) -}}
+{{- fail "tokenApi.port is to be another one than those of httpListen and service.port" -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.disableTokenPersistence -}}
+{{- if not .Values.tokenApi.enabled -}}
+{{- fail "disableTokenPersistence needs tokenApi.enabled: with tokens in memory only, nothing else gives them out" -}}
+{{- end -}}
+{{- if gt (.Values.replicas | int) 1 -}}
+{{- fail "disableTokenPersistence needs replicas: 1, since each pod would have a memory of its own" -}}
+{{- end -}}
+{{- if eq (.Values.strategy.type | default "Recreate") "RollingUpdate" -}}
+{{- fail "disableTokenPersistence needs strategy.type: Recreate, since two pods would each have a memory of its own" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Ports to which token requests go, as a JSON list; [] means any. */}}
 {{- define "operator.issuerPorts" -}}
 {{- $urls := list -}}

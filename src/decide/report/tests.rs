@@ -25,7 +25,14 @@ fn look(
     standing: Standing,
     now: Timestamp,
 ) -> (bool, Timestamp, String) {
-    let report = Report { generation: 1, secret_name: "flight", held: Some(held), standing, rivals: Vec::new() };
+    let report = Report {
+        generation: 1,
+        secret_name: "flight",
+        place: Place::Secret,
+        held: Some(held),
+        standing,
+        rivals: Vec::new(),
+    };
     *status = next_status(status, &report, now);
     assert!(next_status(status, &report, now) == *status, "a second look changes what the first has told");
     let failing = condition(status, "RenewalFailing").unwrap();
@@ -110,6 +117,7 @@ fn reports() -> Vec<Report<'static>> {
         let report = move |held| Report {
             generation: 1,
             secret_name: "flight",
+            place: Place::Secret,
             held,
             standing: standing.clone(),
             rivals: Vec::new(),

@@ -30,6 +30,7 @@ fn everything(world: &World, other: &str) -> Value {
         "namespaces": [world.namespace, other],
         "allowedIssuerHosts": ["api.verteil.com", "*.verteil.com:8443"],
         "rolloutRestart": true,
+        "tokenApi": {"enabled": true, "port": 9443, "audience": "tokens", "certificateSecretName": "token-api"},
         "proxy": {"https": "http://proxy.corp.example:3128", "http": "http://proxy.corp.example:3128", "noProxy": ["10.0.0.0/8", ".corp.example"]},
         "metrics": {
             "serviceMonitor": {"enabled": true, "interval": "30s", "scrapeTimeout": "10s", "labels": {"release": "monitoring"},
@@ -41,6 +42,7 @@ fn everything(world: &World, other: &str) -> Value {
         "serviceAccount": {"name": "tokens-account", "annotations": {"example.com/role": "none"}},
         "podDisruptionBudget": {"maxUnavailable": "50%"},
         "networkPolicy": {"enabled": true, "ingressFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
+            "tokenApiFrom": [{"namespaceSelector": {}}],
             "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 9000}]}]},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "podAnnotations": {"example.com/note": "x"},

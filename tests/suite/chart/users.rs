@@ -25,13 +25,23 @@ async fn may(world: &World, user: &str, subresource: &str) -> Vec<&'static str> 
 async fn view_edit_and_admin_of_a_namespace_reach_its_tokens_resources() {
     let world = World::new().await;
     world
-        .install(CHART, RELEASE, &json!({"crds": {"enabled": false}, "namespaces": [world.namespace]}))
+        .install(
+            CHART,
+            RELEASE,
+            &json!({
+                "crds": {"enabled": false}, "namespaces": [world.namespace],
+                "tokenApi": {"enabled": true, "certificateSecretName": "token-api-tls"},
+            }),
+        )
         .await
         .succeeded();
     for role in ["view", "edit", "admin"] {
         let (of, user) = (format!("--clusterrole={role}"), format!("--user={role}"));
         world.kubectl(&["create", "rolebinding", role, &of, &user], None).await.succeeded();
     }
+    // Bound by hand, and never part of the others.
+    let of = format!("--clusterrole={RELEASE}:{}:token", world.namespace);
+    world.kubectl(&["create", "rolebinding", "caller", &of, "--user=caller"], None).await.succeeded();
     eventually("the roles to be aggregated", PATIENCE, async || match may(&world, "edit", "").await {
         verbs if verbs == VERBS => Ok(()),
         verbs => Err(format!("{verbs:?}")),
@@ -44,5 +54,7 @@ async fn view_edit_and_admin_of_a_namespace_reach_its_tokens_resources() {
             assert_eq!(may(&world, user, subresource).await, [""; 0], "{user} {subresource}");
         }
     }
+    assert_eq!(may(&world, "caller", "token").await, ["get"]);
+    assert_eq!(may(&world, "caller", "").await, [""; 0]);
     assert_eq!(may(&world, "stranger", "").await, [""; 0]);
 }

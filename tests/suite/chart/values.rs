@@ -15,7 +15,7 @@ const VALUES: &str = include_str!("../../../charts/verteil-token-operator/values
 const SCHEMA: &str = include_str!("../../../charts/verteil-token-operator/values.schema.json");
 
 /// Where Kubernetes' own fields are let through: the apiserver knows them better.
-const OPEN: [&str; 12] = [
+const OPEN: [&str; 13] = [
     "affinity.nodeAffinity",
     "affinity.podAffinity",
     "affinity.podAntiAffinity",
@@ -25,6 +25,7 @@ const OPEN: [&str; 12] = [
     "metrics.serviceMonitor.metricRelabelings[]",
     "networkPolicy.extraEgress[]",
     "networkPolicy.ingressFrom[]",
+    "networkPolicy.tokenApiFrom[]",
     "podSecurityContext.appArmorProfile",
     "podSecurityContext.seLinuxOptions",
     "topologySpreadConstraints[]",
@@ -32,9 +33,11 @@ const OPEN: [&str; 12] = [
 /// What Helm itself hands to a subchart, or a parent chart to switch it on.
 const OF_HELM: [&str; 2] = ["enabled", "global"];
 /// Flags that have no value: whoever needs one writes it into extraArgs.
-const WITHOUT_VALUE: [(&str, &str); 2] = [
+const WITHOUT_VALUE: [(&str, &str); 4] = [
     ("allow-http", "sends passwords in the clear: for tests and demos"),
     ("debug-listen", "loopback only, where kubectl port-forward finds it at its default"),
+    ("token-api-cert", "where the chart mounts the certificate is its default"),
+    ("token-api-key", "the same"),
 ];
 
 fn schema() -> Value {
@@ -117,6 +120,7 @@ fn the_comment_of_a_value_is_its_description() {
 #[tokio::test]
 async fn an_unknown_or_wrong_value_is_refused_by_name() {
     let world = World::new().await;
+    let api = |certificate: &str| json!({"enabled": true, "certificateSecretName": certificate});
     for (values, at) in [
         (json!({"replica": 3}), "replica"),
         (json!({"crds": {"install": false}}), "install"),
@@ -139,6 +143,17 @@ async fn an_unknown_or_wrong_value_is_refused_by_name() {
         (json!({"podSecurityContext": {"runAsUser": 0}}), "/podSecurityContext/runAsUser"),
         (json!({"podSecurityContext": {"runAsNonRoot": false}}), "runAsNonRoot"),
         (json!({"proxy": {"https": "proxy.corp:3128"}}), "/proxy/https"),
+        (json!({"tokenApi": {"enabled": true}}), "tokenApi.certificateSecretName"),
+        (json!({"tokenApi": api("c"), "service": {"enabled": false}}), "service.enabled"),
+        (json!({"tokenApi": {"enabled": true, "certificateSecretName": "c", "port": 8080}}), "tokenApi.port"),
+        (json!({"tokenApi": api("Not_A_Name")}), "/tokenApi/certificateSecretName"),
+        (json!({"disableTokenPersistence": true, "replicas": 1}), "tokenApi.enabled"),
+        (json!({"disableTokenPersistence": true, "tokenApi": api("c")}), "replicas: 1"),
+        (
+            json!({"disableTokenPersistence": true, "tokenApi": api("c"), "replicas": 1, "strategy": {"type": "RollingUpdate"}}),
+            "Recreate",
+        ),
+        (json!({"disableTokenPersistence": "maybe"}), "/disableTokenPersistence"),
         (json!({"metrics": {"serviceMonitor": {"enabled": true}}, "service": {"enabled": false}}), "service.enabled"),
     ] {
         let said = world.render(CHART, RELEASE, &values).await.expect_err(&values.to_string());
@@ -165,7 +180,10 @@ async fn the_schema_takes_the_hosts_that_the_flag_takes() {
 #[tokio::test]
 async fn every_flag_has_a_value_or_a_reason() {
     let world = World::new().await;
-    let values = json!({"namespaces": ["a", "b"], "rolloutRestart": true});
+    let api = json!({"enabled": true, "certificateSecretName": "token-api"});
+    let values = json!({
+        "namespaces": ["a", "b"], "rolloutRestart": true, "tokenApi": api, "disableTokenPersistence": true, "replicas": 1,
+    });
     let objects = world.render(CHART, RELEASE, &values).await.unwrap();
     let args = &the(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"];
     let args: Vec<&str> = args.as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();

@@ -15,6 +15,7 @@ pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 pub struct ServerCertificate {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    pem: (String, String),
 }
 
 // === impl Authority ===
@@ -67,6 +68,7 @@ impl Authority {
         ServerCertificate {
             chain: vec![certificate.der().clone(), self.0.der().clone()],
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            pem: (certificate.pem() + &self.0.pem(), key.serialize_pem()),
         }
     }
 }
@@ -79,6 +81,18 @@ impl ServerCertificate {
     pub fn alone(mut self) -> Self {
         self.chain.truncate(1);
         self
+    }
+
+    /// The chain in PEM, as in the key tls.crt of a Secret.
+    #[must_use]
+    pub fn chain_pem(&self) -> &str {
+        &self.pem.0
+    }
+
+    /// The key in PEM, as in tls.key.
+    #[must_use]
+    pub fn key_pem(&self) -> &str {
+        &self.pem.1
     }
 
     /// A server that shows it, in TLS 1.2 and 1.3.

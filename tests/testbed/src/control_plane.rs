@@ -2,6 +2,7 @@
 
 mod access;
 mod components;
+mod evidence;
 mod faults;
 mod pki;
 mod shared;

@@ -6,13 +6,6 @@ use clap::Parser;
 use testbed::scale::{Args, run};
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> ExitCode {
-    match run(Args::parse()).await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::from(2)
-        }
-    }
+async fn main() -> anyhow::Result<ExitCode> {
+    Ok(if run(Args::parse()).await? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

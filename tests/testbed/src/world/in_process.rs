@@ -88,7 +88,8 @@ impl InProcess {
             let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
             let client = verteil_token_operator::start::client(config)?;
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-            let listeners = Listeners { http: listener, debug: None };
+            let token = verteil_token_operator::tokenapi::TokenListener::of(&args).await?;
+            let listeners = Listeners { http: listener, debug: None, token };
             run(client, &args, Arc::new(clock_of_operator), listeners, stop_of_operator).await
         });
         Self { clock, stop, runtime: Some(runtime), running: Some(running) }

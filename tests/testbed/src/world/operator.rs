@@ -18,6 +18,10 @@ const LEASE_RULES: &str =
 const ROLLOUT_RULES: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/verteil-token-operator/files/rollout-rules.yaml");
 
+/// Those that the token API needs, for the whole cluster.
+const TOKEN_API_RULES: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/verteil-token-operator/files/token-api-rules.yaml");
+
 /// The issuer of a test speaks http on loopback.
 const ALLOW_ALL: [&str; 2] = ["--allow-http", "--allowed-issuer-hosts=*"];
 
@@ -93,6 +97,20 @@ impl World {
     pub async fn allow_rollout_restarts(&self) {
         let rules = std::fs::read_to_string(ROLLOUT_RULES).expect("the chart's rules");
         self.kubectl_apply(&role_with("verteil-token-operator-rollout", &self.namespace, &rules)).await;
+    }
+
+    /// Gives the operator what the chart's rules allow on top for the token API. It goes with the test's namespace by name only.
+    pub async fn allow_reviews(&self) {
+        let (rules, namespace) =
+            (std::fs::read_to_string(TOKEN_API_RULES).expect("the chart's rules"), &self.namespace);
+        let name = format!("token-api-{namespace}");
+        self.kubectl_apply(&format!(
+            "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {{name: {name}}}\nrules:\n{rules}\n---\n\
+             apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {{name: {name}}}\n\
+             roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {name}}}\n\
+             subjects: [{{kind: ServiceAccount, name: verteil-token-operator, namespace: {namespace}}}]\n"
+        ))
+        .await;
     }
 
     fn start_operator_with(&self, kubeconfig: &Path, program: impl AsRef<Path>, flags: OperatorFlags<'_>) -> Operator {

@@ -1,0 +1,209 @@
+//! One call: what is asked for, whether it may be answered, and the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::SemaphorePermit;
+
+use super::problem::Problem;
+use super::{MOST_WAITING, TokenApi};
+use crate::api;
+use crate::memory::Key;
+use crate::token::{Record, RecordSeal};
+
+/// The longest that a call may wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// The token as a client of RFC 6749 section 5.1 knows it, with the time that does not depend on when it was read.
+#[derive(Serialize)]
+struct Body<'a> {
+    access_token: &'a str,
+    token_type: &'a str,
+    /// Seconds from now.
+    expires_in: i64,
+    /// Unix seconds.
+    token_expiry: i64,
+}
+
+/// What the caller has already, and how long it would wait for something else.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Wish {
+    known: Vec<String>,
+    wait: Duration,
+}
+
+pub(super) async fn token(
+    State(api): State<Arc<TokenApi>>,
+    Path((namespace, name)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let key = Key { namespace, name };
+    // Who may not have the token learns nothing, not even that it asked wrongly.
+    if let Err(problem) = api.callers.admit(&api.context, &headers, &key).await {
+        return problem.into_response();
+    }
+    match Wish::parse(query.as_deref().unwrap_or_default(), &headers) {
+        Ok(wish) => api.fulfil(&key, &wish).await,
+        Err(detail) => Problem::new(StatusCode::BAD_REQUEST, detail).into_response(),
+    }
+}
+
+/// One of those who may wait at the same time.
+struct Waiting<'a> {
+    api: &'a TokenApi,
+    place: Option<SemaphorePermit<'a>>,
+}
+
+// === impl TokenApi ===
+
+impl TokenApi {
+    fn begin_to_wait(&self) -> Option<Waiting<'_>> {
+        let place = Some(self.waiting.try_acquire().ok()?);
+        self.count_waiting();
+        Some(Waiting { api: self, place })
+    }
+
+    fn count_waiting(&self) {
+        let count = MOST_WAITING.saturating_sub(self.waiting.available_permits());
+        self.context.metrics.set_token_api_waiting(count);
+    }
+
+    /// Answers with a token that the caller does not have yet, as soon as there is one; else with what there is at the end.
+    async fn fulfil(&self, key: &Key, wish: &Wish) -> Response {
+        let waiting = (!wish.wait.is_zero()).then(|| self.begin_to_wait()).flatten();
+        // Before the first look, so that nothing is missed between the two.
+        let mut bell = self.context.wakes.listen(key);
+        let patience = tokio::time::sleep(wish.wait);
+        tokio::pin!(patience);
+        loop {
+            let found = self.look(key).await;
+            let is_new = found.as_ref().is_ok_and(|record| !wish.knows(record));
+            // What is not there cannot come; what the operator has not listed yet can.
+            let hopeless = found.as_ref().is_err_and(|problem| problem.status == StatusCode::NOT_FOUND);
+            if is_new || hopeless || waiting.is_none() {
+                return respond(found, wish, self.context.clock.now());
+            }
+            tokio::select! {
+                () = bell.heard() => {}
+                () = &mut patience => return respond(self.look(key).await, wish, self.context.clock.now()),
+                () = self.stop.cancelled() => return respond(found, wish, self.context.clock.now()),
+            }
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.place = None;
+        self.api.count_waiting();
+    }
+}
+
+fn respond(found: Result<Record, Problem>, wish: &Wish, now: Timestamp) -> Response {
+    let record = match found {
+        Ok(record) => record,
+        Err(problem) => return problem.into_response(),
+    };
+    let mut response = if wish.knows(&record) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let body = Body {
+            access_token: record.access_token().expose(),
+            token_type: record.token_type(),
+            expires_in: record.token_expiry().saturating_sub(now.as_second()).max(0),
+            token_expiry: record.token_expiry(),
+        };
+        match serde_json::to_string(&body) {
+            Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+            Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(tag) = HeaderValue::from_str(&format!("W/{}", tag(&record))) {
+        headers.insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// The record's seal: the same from every replica, and after a restart; it is keyed with the token, so that it tells nothing to
+/// who does not have that. Weak, since `expires_in` differs with each answer.
+fn tag(record: &Record) -> String {
+    format!("\"{}\"", RecordSeal::of(record).as_str())
+}
+
+// === impl Wish ===
+
+impl Wish {
+    fn parse(query: &str, headers: &HeaderMap) -> Result<Self, String> {
+        let mut wait = Duration::ZERO;
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            if key != "wait" {
+                return Err("the only parameter is wait".into());
+            }
+            let asked: api::Duration = value.parse().map_err(|error| format!("wait: {error}"))?;
+            wait = Duration::try_from(asked.signed()).unwrap_or_default();
+            if wait > LONGEST_WAIT {
+                return Err(format!("wait: at most {}s", LONGEST_WAIT.as_secs()));
+            }
+        }
+        let told = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+        let tags = told.flat_map(|list| list.split(',')).map(|tag| tag.trim().trim_start_matches("W/").to_owned());
+        Ok(Self { known: tags.collect(), wait })
+    }
+
+    /// Whether the caller has `record` already (RFC 9110 section 13.1.2, weak comparison).
+    fn knows(&self, record: &Record) -> bool {
+        let own = tag(record);
+        self.known.iter().any(|tag| *tag == own || tag == "*")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test")]
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn record(token: &str) -> Record {
+        Record::new(token.to_owned().into(), "Bearer".into(), 3600, at(0), at(0)).unwrap()
+    }
+
+    fn wish(query: &str, tags: &[&str]) -> Result<Wish, String> {
+        Wish::parse(query, &tags.iter().map(|tag| (header::IF_NONE_MATCH, tag.parse().unwrap())).collect())
+    }
+
+    #[test]
+    fn a_wait_is_a_duration_of_a_minute_at_most() {
+        assert_eq!(wish("", &[]).unwrap().wait, Duration::ZERO);
+        assert_eq!(wish("wait=30s", &[]).unwrap().wait, Duration::from_secs(30));
+        assert_eq!(wish("wait=1m", &[]).unwrap().wait, LONGEST_WAIT);
+        for wrong in ["wait=61s", "wait=30", "wait=-1s", "wait=", "waits=1s", "token=x"] {
+            assert!(wish(wrong, &[]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn who_has_the_token_is_told_so_and_no_more() {
+        let (one, two) = (record("fake-one"), record("fake-two"));
+        let weak = format!("W/{}", tag(&one));
+        for tags in [vec![weak.as_str()], vec!["\"x\"", &weak], vec!["\"x\", \"y\"", "*"]] {
+            assert!(wish("", &tags).unwrap().knows(&one), "{tags:?}");
+        }
+        assert!(!wish("", &[&weak]).unwrap().knows(&two) && !wish("", &[]).unwrap().knows(&one));
+        let response = respond(Ok(one), &wish("", &[&weak]).unwrap(), at(0));
+        assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(response.headers()[header::ETAG], weak);
+        assert!(!weak.contains("fake-one"));
+    }
+}
