@@ -1,8 +1,11 @@
 //! Kubernetes events (events.k8s.io): posted on transitions, by a task of their own, never in a pass's way.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{Quota, RateLimiter};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
@@ -15,8 +18,10 @@ use super::{ApiError, Cluster};
 use crate::api::{MANAGER, VerteilToken};
 
 /// Events waiting to be posted; what comes on top is dropped, since an event is news, not state.
-const WAITING: usize = 512;
-/// Between two posts: trouble of many resources at once must not become a storm at the apiserver.
+const WAITING: usize = 1024;
+/// Posts in a row without a pause, and pauses between those that follow: trouble of many resources at once must not become a
+/// storm at the apiserver, and a warning should not wait behind what is ordinary.
+const BURST: NonZeroU32 = NonZeroU32::new(500).unwrap();
 const PAUSE: Duration = Duration::from_millis(50);
 /// Longest note and reporting instance that events.k8s.io takes: its validation counts bytes.
 const LONGEST_NOTE: usize = 1024;
@@ -60,6 +65,7 @@ impl Events {
     pub fn new(cluster: Cluster, instance: Arc<str>) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, mut waiting) = mpsc::channel::<Event>(WAITING);
         let post = async move {
+            let pace = Quota::with_period(PAUSE).map(|quota| RateLimiter::direct(quota.allow_burst(BURST)));
             while let Some(event) = waiting.recv().await {
                 match cluster.post_event(&event).await {
                     // Said before, and still to be read.
@@ -70,7 +76,9 @@ impl Events {
                         tracing::debug!(namespace, name, %error, "event not posted");
                     }
                 }
-                tokio::time::sleep(PAUSE).await;
+                while let Some(Err(early)) = pace.as_ref().map(RateLimiter::check) {
+                    tokio::time::sleep(early.wait_time_from(DefaultClock::default().now())).await;
+                }
             }
         };
         (Self { queue, instance }, post)

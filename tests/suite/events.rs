@@ -93,8 +93,9 @@ async fn what_stays_true_is_said_once_by_all_processes_together() {
 }
 
 #[tokio::test]
-async fn many_at_once_are_posted_one_after_the_other() {
-    const COUNT: usize = 60;
+async fn of_very_many_at_once_the_later_ones_are_posted_with_pauses() {
+    const COUNT: usize = 600;
+    const BURST: usize = 500;
     let world = World::new().await;
     let events = post_as(&world, "one");
     let began = SystemClock.elapsed();
@@ -103,9 +104,9 @@ async fn many_at_once_are_posted_one_after_the_other() {
     }
     event(&world, &format!("flight-{}", COUNT - 1), "WriteRefused").await;
     assert_eq!(self::events(&world).await.len(), COUNT);
-    // Twenty in a second at most.
+    // Twenty in a second, from then on.
     let took = SystemClock.elapsed().saturating_sub(began);
-    assert!(took >= Duration::from_millis(50) * u32::try_from(COUNT - 1).unwrap(), "{took:?}");
+    assert!(took >= Duration::from_millis(50) * u32::try_from(COUNT - BURST - 1).unwrap(), "{took:?}");
 }
 
 #[tokio::test]
