@@ -14,8 +14,10 @@ use super::{Args, floor, say, seconds};
 const LOOK: Duration = Duration::from_millis(100);
 /// For any phase to end.
 const PATIENCE: Duration = Duration::from_secs(1800);
-/// For the operator to come to rest after a start or the last token.
+/// For the operator to come to rest after a start.
 const REST: Duration = Duration::from_secs(5);
+/// It is at rest when nothing was asked of the apiserver for so long: events are posted some time after what they tell of.
+const QUIET: Duration = Duration::from_secs(3);
 /// The token lifetime: so many times what an issue of all takes. A fifth of it is the time for renewals, and nothing expires in it
 /// that is renewed no slower than it was issued.
 const LIFETIME_FACTOR: f64 = 10.0;
@@ -73,8 +75,7 @@ async fn issue(bed: &Bed, floor: Duration, asked_apart: Duration, rows: &mut Vec
     wait_for_requests(bed, n).await?;
     wait_until_ready(bed, n).await?;
     let took = operator.age();
-    tokio::time::sleep(REST).await;
-    let requests = Requests::read(&bed.client).await?.since(&before);
+    let requests = come_to_rest(bed).await?.since(&before);
     say(&format!("  {requests}"));
     ensure!(bed.issuer.count() == n, "{} requests for {n} tokens", bed.issuer.count());
     let bound = 1.3f64.mul_add(seconds(floor), seconds(asked_apart));
@@ -181,8 +182,7 @@ async fn due_at_once(bed: &Bed, args: &Args, rows: &mut Vec<Row>) -> anyhow::Res
     );
     wait_for_requests(bed, asked + n + 1).await?;
     let took = operator.age();
-    tokio::time::sleep(REST).await;
-    let requests = Requests::read(&bed.client).await?.since(&before);
+    let requests = come_to_rest(bed).await?.since(&before);
     say(&format!("  {requests}"));
     ensure!(bed.issuer.count() == asked + n + 1, "{} requests for {n} renewals", bed.issuer.count() - asked);
     rows.push(Row::new("all renewals due at once: done after, s", seconds(took)));
@@ -237,6 +237,21 @@ async fn wait_for_requests(bed: &Bed, wanted: usize) -> anyhow::Result<()> {
         tokio::time::sleep(LOOK).await;
     }
     Ok(())
+}
+
+/// Waits until nothing is asked of the apiserver any more, and returns what was until then.
+async fn come_to_rest(bed: &Bed) -> anyhow::Result<Requests> {
+    let began = Instant::now();
+    let mut before = Requests::read(&bed.client).await?;
+    loop {
+        tokio::time::sleep(QUIET).await;
+        let now = Requests::read(&bed.client).await?;
+        if now.since(&before).of_work() == 0 {
+            return Ok(now);
+        }
+        ensure!(began.elapsed() < PATIENCE, "no rest: {}", now.since(&before));
+        before = now;
+    }
 }
 
 /// The last resources become ready one after another: only the very last is asked for, until it is.
