@@ -29,20 +29,18 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
+use super::line::priority;
 use super::look::{Fetched, View};
 use super::report::UNFINISHED;
 use super::{Pass, Step};
 use crate::api::{IssueReason, RENEW_ANNOTATION};
 use crate::cluster::{ApiError, Severity, version};
 use crate::credentials::check_issuer;
-use crate::decide::{FailureClass, Reason, Stored, Trouble, covers_request};
-use crate::issuer::{Answer, Exchange, Failure, Priority, Turn, host_of, interpret};
+use crate::decide::{FailureClass, Reason, Trouble, covers_request};
+use crate::issuer::{Answer, Exchange, Failure, Turn, host_of, interpret};
 use crate::memory::{Entry, Issued, OwnClaim};
 use crate::secret::{Content, placeholder};
 use crate::token::{InputSeal, Inputs, LifetimeSource, Record, RecordSeal};
-
-/// A renewal with less life left than this goes before those that can wait, in seconds.
-const URGENT: i64 = 120;
 
 /// A request that is about to be sent.
 struct Due<'a> {
@@ -82,7 +80,7 @@ impl Pass<'_> {
             // No dry run follows that would show whether there is a Secret.
             return Ok(if fetched.assumed_absent { Step::LookAgain } else { step });
         }
-        let priority = priority(view);
+        let priority = priority(view.held_until(), view.now);
         let Some(_permit) = self.ctx.permits.obtain(&host_of(&exchange.url), &self.key, priority) else {
             return Ok(Step::Queued);
         };
@@ -252,10 +250,4 @@ impl Pass<'_> {
             Err(error) => self.refused_write(error, fetched, view).map(Some),
         }
     }
-}
-
-fn priority(view: &View) -> Priority {
-    let Stored::Held(held) = &view.judged.stored else { return Priority::Urgent };
-    let left = held.validity.expires_at.as_second().saturating_sub(view.now.as_second());
-    if left < URGENT { Priority::Urgent } else { Priority::Renewal }
 }

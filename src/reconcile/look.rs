@@ -8,6 +8,7 @@ use kube::ResourceExt;
 
 use super::Pass;
 use super::authority::Authority;
+use super::line::is_new;
 use crate::api::{Attempted, ObjectVersion, RENEW_ANNOTATION, TOKEN_LABEL, VerteilTokenStatus};
 use crate::cluster::{ApiError, version};
 use crate::credentials::{check_issuer, read_inputs};
@@ -57,6 +58,12 @@ const ONE_SECOND: SignedDuration = SignedDuration::from_secs(1);
 // === impl View ===
 
 impl View {
+    /// The end of the stored token.
+    pub(super) fn held_until(&self) -> Option<Timestamp> {
+        let Stored::Held(held) = &self.judged.stored else { return None };
+        Some(held.validity.expires_at)
+    }
+
     /// What the stored token means for the status.
     pub(super) fn held_facts(&self) -> Option<HeldFacts> {
         let Stored::Held(held) = &self.judged.stored else { return None };
@@ -72,8 +79,7 @@ impl Pass<'_> {
     /// Reads the credentials, and the token Secret unless nothing suggests that there is one.
     pub(super) async fn fetch(&self) -> Result<Fetched, ApiError> {
         let status = self.token.status.as_ref();
-        let new = !self.ctx.store.is_in_memory()
-            && status.is_none_or(|s| s.secret_name.is_none() && s.verified.is_none() && s.record_seal.is_none());
+        let new = !self.ctx.store.is_in_memory() && status.is_none_or(is_new);
         self.fetch_by(new).await
     }
 

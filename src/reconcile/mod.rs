@@ -16,6 +16,7 @@ mod claim;
 mod failure;
 mod former;
 mod issue;
+mod line;
 mod look;
 mod report;
 mod rollout;
@@ -207,6 +208,9 @@ async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Resul
         // Standing by, there is nothing to do but to save. Leadership rings.
         pass.see_claim();
         return Ok(Next::Look(Action::requeue(LONGEST_SLEEP)));
+    }
+    if !pass.has_unsaved() && !pass.has_permit() {
+        return Ok(Next::InLine);
     }
     let mut fetched = match pass.fetch().await {
         Err(error @ ApiError::Forbidden { .. }) => return pass.forbidden(&error).await.map(Next::Look),

@@ -2,7 +2,7 @@
 //!
 //! What it claims it checks: at the issuer, which counts every request, and in the Secret.
 
-mod build;
+pub(crate) mod build;
 mod keep;
 mod say;
 mod stage;

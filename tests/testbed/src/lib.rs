@@ -10,6 +10,7 @@
 //! - [`World`]: one test's namespace, issuer and operators, explained when the test fails.
 //! - [`day`]: a simulated day of the operator in seconds, and what broken setups cost in it.
 //! - [`demo`]: what `cargo demo` shows.
+//! - [`scale`]: what `cargo scale` measures.
 //! - [`wait`]: waiting for a condition, and asserting that one keeps holding, with a reason on failure.
 //!
 //! Unix only. The first use builds the control plane's binaries with Go (see [`binaries`]).
@@ -38,6 +39,7 @@ pub mod ports;
 pub mod process;
 pub mod proxy;
 mod random;
+pub mod scale;
 pub mod wait;
 pub mod world;
 

@@ -12,9 +12,13 @@ const BINARY: &str = "verteil-token-operator";
 /// Variables that `cargo run` sets.
 const OWN: [&str; 2] = ["CARGO_MANIFEST_", "CARGO_PKG_"];
 
-/// Builds the operator and returns where it is. What the compiler says is shown.
+/// Builds the operator with the profile of this program.
 pub(super) async fn operator() -> anyhow::Result<PathBuf> {
-    let profile = profile();
+    operator_in(&profile()).await
+}
+
+/// Builds the operator and returns where it is. What the compiler says is shown.
+pub(crate) async fn operator_in(profile: &str) -> anyhow::Result<PathBuf> {
     say::command(&format!("cargo build --bin {BINARY} --profile {profile}"));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -27,7 +31,7 @@ pub(super) async fn operator() -> anyhow::Result<PathBuf> {
     }
     let output = build
         .current_dir(workspace)
-        .args(["build", "--bin", BINARY, "--profile", &profile, "--message-format=json-render-diagnostics"])
+        .args(["build", "--bin", BINARY, "--profile", profile, "--message-format=json-render-diagnostics"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)

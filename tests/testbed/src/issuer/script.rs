@@ -76,6 +76,11 @@ impl Issuer {
         self.script().tokens.ahead += by;
     }
 
+    /// Tokens have at least so many characters from now on.
+    pub fn set_token_length(&self, length: usize) {
+        self.script().tokens.length = length;
+    }
+
     /// The time before each answer, beside its own delay.
     pub fn set_latency(&self, latency: Duration) {
         self.script().latency = latency;

@@ -29,6 +29,8 @@ pub(super) struct Tokens {
     pub(super) issued: Vec<Issued>,
     pub(super) lifetime: Duration,
     pub(super) repeats: bool,
+    /// Tokens are filled up to so many characters.
+    pub(super) length: usize,
     /// What [`Issuer::advance`](super::Issuer::advance) has added to the clock.
     pub(super) ahead: Duration,
     /// By user and path: what is given again until its end.
@@ -49,6 +51,7 @@ impl Default for Tokens {
             issued: Vec::new(),
             lifetime: DEFAULT_LIFETIME,
             repeats: false,
+            length: 0,
             ahead: Duration::ZERO,
             given: HashMap::new(),
         }
@@ -68,6 +71,7 @@ impl Tokens {
     fn new_token(&mut self, tag: &str) -> String {
         let number = self.issued.len() + 1;
         let token = format!("fake-token-{tag}-{number}-{}", random::suffix());
+        let token = format!("{token:x<length$}", length = self.length);
         self.issued.push(Issued {
             tag: tag.to_owned(),
             token: token.clone(),
