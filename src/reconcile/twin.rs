@@ -18,7 +18,9 @@ const WIPED: &str =
 impl Pass<'_> {
     /// The token in memory gives way to another process's: was that one requested while our claim should have kept it back?
     pub(super) fn count_if_superseded(&self, view: &View, issued: &Issued) {
-        let Some(requested_at) = other_token(view, issued) else { return };
+        // Once it was in the Secret, whoever replaced it there has seen it, and has counted.
+        let was_seen = self.ctx.memory.peek(&self.key, |entry| entry.saved).unwrap_or_default();
+        let Some(requested_at) = other_token(view, issued).filter(|_| !was_seen) else { return };
         if self.claim_ended_at(issued).is_some_and(|end| requested_at < end) {
             self.say_ambiguous(WIPED);
         }
