@@ -7,9 +7,9 @@ use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::json;
-use testbed::World;
 use testbed::proxy::{Fault, Kind};
 use testbed::world::PATIENCE;
+use testbed::{World, eventually};
 
 use crate::OPERATOR;
 
@@ -134,16 +134,20 @@ async fn crashes_at_random_moments_through_two_hundred_issuances_lose_nothing_un
         world.ready(name).await;
         world.stores(name, &world.issuer.last_token(name).unwrap()).await;
     }
-    drop(last);
     let total = world.issuer.count();
     world.stays_at(total).await;
     let mut in_vain = 0;
     for name in &names {
         let extra = world.issuer.count_for(name) - 1;
         // An event may die with the process that posts it; then the next takeover posts another.
-        assert!(extra == 0 || ambiguous_events(&world, name).await > 0, "{name} took {extra} requests more, uncounted");
+        eventually(&format!("the {extra} requests more of {name} to be counted"), PATIENCE, async || {
+            let counted = extra == 0 || ambiguous_events(&world, name).await > 0;
+            counted.then_some(()).ok_or_else(|| "there is no event".to_owned())
+        })
+        .await;
         in_vain += extra;
     }
+    drop(last);
     // Only what was in flight when a crash came can be lost: eight requests at a time.
     assert!(in_vain <= 8 * (crashes + 1), "{in_vain} requests more after {crashes} crashes");
     println!("{RESOURCES} issuances, {crashes} crashes, {in_vain} requests more");
