@@ -7,7 +7,7 @@ use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use testbed::node::{Cluster, OPERATOR, cluster};
-use testbed::world::{PASSWORD, QUIET, USERNAME, merge};
+use testbed::world::{PASSWORD, QUIET, USERNAME, merge, print_explained};
 use testbed::{Authority, Issuer, eventually};
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use verteil_token_operator::api::{VerteilToken, VerteilTokenStatus};
@@ -189,18 +189,9 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
+        if std::thread::panicking() {
+            print_explained(&format!("stage {}", self.namespace), || self.explain());
         }
-        // The test's own runtime is on its way out.
-        let text = std::thread::scope(|scope| {
-            let explaining = scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-                Some(runtime.block_on(self.explain()))
-            });
-            explaining.join().ok().flatten()
-        });
-        println!("stage {}:\n{}", self.namespace, text.unwrap_or_default());
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::sync::OnceCell;
 use verteil_token_operator::api::{VerteilToken, VerteilTokenStatus, crd};
 use verteil_token_operator::decide::condition;
 
+pub use explain::print_explained;
 pub use in_process::{InProcess, TestClock};
 pub use operator::{Operator, OperatorFlags, kubeconfig, role};
 pub use release::CHART;

@@ -32,17 +32,20 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
+        if std::thread::panicking() {
+            print_explained(&format!("world {}", self.namespace), || self.explain());
         }
-        // The test's own runtime is on its way out.
-        let text = std::thread::scope(|scope| {
-            let explaining = scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-                Some(runtime.block_on(self.explain()))
-            });
-            explaining.join().ok().flatten()
-        });
-        println!("world {}:\n{}", self.namespace, text.unwrap_or_default());
     }
+}
+
+/// Prints what `explain` says, from within a test that is failing: its own runtime is on its way out.
+pub fn print_explained<F: Future<Output = String>>(what: &str, explain: impl FnOnce() -> F + Send) {
+    let text = std::thread::scope(|scope| {
+        let explaining = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            Some(runtime.block_on(explain()))
+        });
+        explaining.join().ok().flatten()
+    });
+    println!("{what}:\n{}", text.unwrap_or_default());
 }
