@@ -5,11 +5,10 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::look::View;
-use super::report::UNSAVED;
 use super::{Pass, Step};
 use crate::api::Claim;
 use crate::cluster::ApiError;
-use crate::decide::{FailureClass, Reason, Standing, Trouble, claim_seconds, held_by_account, wants_saving};
+use crate::decide::{FailureClass, Reason, Standing, Trouble, claim_seconds, held_by_account};
 use crate::memory::OwnClaim;
 
 // === impl Pass ===
@@ -30,11 +29,7 @@ impl Pass<'_> {
         let seconds = claim_seconds(self.token.spec.timeout.signed());
         let own = self.own_claim(id.clone(), seconds);
         let standing = self.still_failing().map_or_else(
-            || {
-                let saves = view.unsaved.as_ref().is_some_and(|it| wants_saving(view.now, &view.judged.stored, it));
-                let what = if saves { UNSAVED } else { "a token is being requested" };
-                Standing::Progressing(Trouble::new(Reason::Issuing, what))
-            },
+            || Standing::Progressing(Trouble::new(Reason::Issuing, "a token is being requested")),
             Standing::Troubled,
         );
         let mut status = self.next(view, standing);

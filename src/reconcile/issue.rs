@@ -18,8 +18,7 @@
 //! | | crash | the claim stands; others wait it out, and count the token as possibly lost |
 //! | token in memory | – | from here on every pass saves, none requests |
 //! | write of the Secret | conflict | look again: save, or drop it for a later token |
-//! | | unavailable, answer lost | the token stays in memory; tried again, backoff 1 s to 30 s |
-//! | | refused | the same, told in the status, backoff 5 s to 2 min |
+//! | | refused, unavailable, answer lost | the token stays in memory, the write is tried again |
 //! | | crash | as with the request |
 //! | status | anything | the Secret tells the next pass all that it needs |
 //!

@@ -21,8 +21,6 @@ use crate::token::{RecordSeal, Validity};
 /// Said when a claim is found that nobody will finish.
 pub(super) const UNFINISHED: &str =
     "an operator process has ended between a token request and the write of the Secret: that token may be lost";
-/// Said while a token waits to be saved, also of the claim for that: two wordings would take turns.
-pub(super) const UNSAVED: &str = "a token was issued and is about to be written to its Secret";
 /// Nothing rings when a role is mended.
 const FORBIDDEN_SLEEP: Duration = Duration::from_secs(60);
 
@@ -109,7 +107,9 @@ impl Pass<'_> {
             // What else the status tells of is over, or it would stand in the way itself.
             Block::Backoff | Block::Gap | Block::Own => match told.filter(|trouble| trouble.reason.is_waited_out()) {
                 Some(trouble) if by == Block::Backoff => trouble,
-                told if self.has_unsaved() => told.unwrap_or_else(|| Trouble::new(Reason::Issuing, UNSAVED)),
+                told if self.has_unsaved() => told.unwrap_or_else(|| {
+                    Trouble::new(Reason::Issuing, "a token was issued and is about to be written to its Secret")
+                }),
                 // What only this process knows is not worth a status: two operators would write against each other meanwhile.
                 Some(_) | None => {
                     return Ok(until.map_or(Action::requeue(LONGEST_SLEEP), |at| sleep_until(at, view.now)));

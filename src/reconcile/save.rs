@@ -10,22 +10,14 @@ use kube::core::ObjectMeta;
 use super::look::{Fetched, View, immutable};
 use super::report::forbidden;
 use super::{Pass, Step};
-use crate::api::{ADOPTED_ANNOTATION, VerteilTokenStatus};
+use crate::api::ADOPTED_ANNOTATION;
 use crate::cluster::{ApiError, Severity};
 use crate::decide::{CLAIM_SLACK, Reason, SAVE_RESERVE, Standing, Trouble};
 use crate::secret::{Content, annotation, build, is_adopted, would_add_owner};
 
-/// Waits after writes of the Secret in a row that did not succeed: doubled from the first to the last, in seconds.
-struct Waits {
-    first: i64,
-    last: i64,
-}
-
-/// The apiserver, or what it asks, said no: mended by a person.
-const REFUSED: Waits = Waits { first: 5, last: 120 };
-/// It gave no answer, or one of its own trouble: over soon, as a rule. Without a wait the event of the claim that precedes each
-/// write would ring for the next one at once.
-const UNAVAILABLE: Waits = Waits { first: 1, last: 30 };
+/// Waits after refused writes of the Secret, in seconds: doubled from the first to the last.
+const FIRST_WAIT: i64 = 5;
+const LAST_WAIT: i64 = 120;
 
 // === impl Pass ===
 
@@ -51,11 +43,6 @@ impl Pass<'_> {
                 self.count_if_superseding(view, &issued);
                 self.ctx.memory.with(&self.key, |entry| entry.saved = true);
                 Ok(Step::Decide)
-            }
-            Err(error @ ApiError::Unavailable { .. }) => {
-                let wait = self.wait_to_write(&UNAVAILABLE);
-                self.outlast(wait).await?;
-                Err(error)
             }
             Err(error) => {
                 let step = self.refused_write(error, fetched, view)?;
@@ -117,10 +104,7 @@ impl Pass<'_> {
         let trouble = match error {
             ApiError::Conflict { .. } | ApiError::NotFound { .. } => return Ok(Step::LookAgain),
             ApiError::Terminating { .. } => return Ok(Step::Rest),
-            ApiError::Unavailable { .. } => {
-                self.wait_to_write(&UNAVAILABLE);
-                return Err(error);
-            }
+            ApiError::Unavailable { .. } => return Err(error),
             ApiError::Forbidden { call, message } => {
                 Trouble::new(Reason::Forbidden, forbidden(&format!("{call} {name}: {message}")))
             }
@@ -128,46 +112,27 @@ impl Pass<'_> {
                 Trouble::new(Reason::WriteRefused, format!("the Secret cannot be written: {call} {name}: {message}"))
             }),
         };
-        let until = view.now.saturating_add(self.wait_to_write(&REFUSED)).unwrap_or(Timestamp::MAX);
+        let until = self.ctx.memory.with(&self.key, |entry| {
+            let refused = entry.refused_writes.map_or(0, |(count, _)| count);
+            let wait = SignedDuration::from_secs((FIRST_WAIT << refused.min(10)).min(LAST_WAIT));
+            let until = view.now.saturating_add(wait).unwrap_or(Timestamp::MAX);
+            let ends = self.ctx.clock.elapsed().saturating_add(Duration::try_from(wait).unwrap_or_default());
+            entry.refused_writes = Some((refused.saturating_add(1), ends));
+            until
+        });
         tracing::warn!(reason = trouble.reason.as_str(), "{}", trouble.message);
         Ok(Step::Blocked { trouble, until: Some(until) })
-    }
-
-    /// Notes that the Secret is to be left alone for a while, and says for how long.
-    fn wait_to_write(&self, waits: &Waits) -> SignedDuration {
-        self.ctx.memory.with(&self.key, |entry| {
-            let before = entry.refused_writes.map_or(0, |(count, _)| count);
-            let wait = SignedDuration::from_secs((waits.first << before.min(10)).min(waits.last));
-            let ends = self.ctx.clock.elapsed().saturating_add(Duration::try_from(wait).unwrap_or_default());
-            entry.refused_writes = Some((before.saturating_add(1), ends));
-            wait
-        })
     }
 
     /// While a token waits to be saved its claim is kept alive, so that nobody else requests one meanwhile.
     async fn keep_claim(&mut self, view: &View, step: &Step) -> Result<(), ApiError> {
         let Step::Blocked { trouble, until: Some(until) } = step else { return Ok(()) };
-        let status = self.next(view, Standing::Troubled(trouble.clone()));
-        self.extend_claim(status, until.duration_since(view.now)).await
-    }
-
-    /// The same, where the claim that was made for the write may end before the next one, and there is no more to tell.
-    async fn outlast(&mut self, wait: SignedDuration) -> Result<(), ApiError> {
-        let needed = Duration::try_from(wait).unwrap_or_default().saturating_add(SAVE_RESERVE);
-        if self.claim_left().is_some_and(|left| left >= needed) {
-            return Ok(());
-        }
-        let status = self.token.status.clone().unwrap_or_default();
-        self.extend_claim(status, wait).await
-    }
-
-    /// Writes `status` with a claim that outlasts `wait` and what follows it.
-    async fn extend_claim(&mut self, mut status: VerteilTokenStatus, wait: SignedDuration) -> Result<(), ApiError> {
+        let mut status = self.next(view, Standing::Troubled(trouble.clone()));
         let Some(claim) = &mut status.claim else { return Ok(()) };
+        let wait = until.duration_since(view.now).as_secs().max(0);
         claim.id = self.ctx.new_claim_id();
-        claim.started_at = Time(self.ctx.clock.now());
-        claim.seconds =
-            wait.as_secs().max(0).saturating_add(self.token.spec.timeout.as_secs()).saturating_add(CLAIM_SLACK);
+        claim.started_at = Time(view.now);
+        claim.seconds = wait.saturating_add(self.token.spec.timeout.as_secs()).saturating_add(CLAIM_SLACK);
         let own = self.own_claim(claim.id.clone(), claim.seconds);
         self.ctx.memory.with(&self.key, |entry| entry.claim = Some(own));
         match self.put_status(status).await {

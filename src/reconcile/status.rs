@@ -74,13 +74,7 @@ impl Pass<'_> {
         if wants_saving(view.now, &view.judged.stored, unsaved) {
             return Ok(());
         }
-        self.ctx.memory.with(&self.key, |entry| {
-            entry.issued = None;
-            if unsaved.saved {
-                // Also where the answer to the write was lost.
-                entry.refused_writes = None;
-            }
-        });
+        self.ctx.memory.with(&self.key, |entry| entry.issued = None);
         self.count_unsaved();
         if unsaved.saved && !issued.repeated {
             let cause = issued.trouble.as_ref().map(|trouble| format!(" ({trouble})")).unwrap_or_default();

@@ -1,7 +1,5 @@
 //! What does a fault of the apiserver cost, at each call of an issuance? Nothing but time.
 
-use std::time::Duration;
-
 use futures::future::join_all;
 use serde_json::json;
 use testbed::proxy::{FAULTS, Fault, Kind};
@@ -77,7 +75,7 @@ async fn an_apiserver_that_is_away_for_a_while_loses_no_unsaved_token() {
     })
     .await;
     // A minute: passes fail and are tried again, watches break off.
-    testbed::never("a restart", Duration::from_secs(60), async || match operator.get("/livez").await {
+    testbed::never("a restart", std::time::Duration::from_secs(60), async || match operator.get("/livez").await {
         Ok((200, _)) => Ok(()),
         other => Err(format!("{other:?}")),
     })
@@ -87,47 +85,6 @@ async fn an_apiserver_that_is_away_for_a_while_loses_no_unsaved_token() {
     world.ready("flight").await;
     world.stays_at(1).await;
     world.stores("flight", &world.issuer.last_token("flight").unwrap()).await;
-}
-
-#[tokio::test]
-async fn writes_that_fail_are_tried_again_at_growing_intervals_while_their_claims_succeed() {
-    let world = World::new().await;
-    let proxy = world.proxy();
-    let operator = world.operator_behind(&proxy, OPERATOR, &[]);
-    operator.wait_until_ready().await;
-    let writes = |call: &testbed::proxy::Call| call.kind == Kind::WriteSecret && call.name == "flight";
-    let met = proxy.fault(writes, std::iter::repeat_n(Fault::Status(500, None), 1000));
-    // A claim of 16 s, too short for the longer waits.
-    world.create_token("flight", json!({"timeout": "1s"})).await;
-    // After 0, 1, 3 and 7 seconds.
-    testbed::eventually("four writes", testbed::world::PATIENCE, async || match met.count() {
-        0..4 => Err(format!("{}", met.count())),
-        _ => Ok(()),
-    })
-    .await;
-    // The next one follows 8 s later.
-    testbed::never("another write", Duration::from_secs(5), async || match met.count() {
-        4 => Ok(()),
-        more => Err(format!("{more} writes")),
-    })
-    .await;
-    let claims = proxy.calls().iter().filter(|call| call.kind == Kind::Claim).count();
-    // One before each write, one word that the token is there, and one that outlasts the wait of 8 s.
-    assert!(claims <= 6, "{claims} claims");
-    let status = world.status("flight", "a claim that is kept up", |s| s.claim.is_some()).await;
-    let claim = status.claim.unwrap();
-    assert!(claim.seconds > 16, "{}", claim.seconds);
-    proxy.clear();
-    world.ready("flight").await;
-    world.stores("flight", &world.issuer.last_token("flight").unwrap()).await;
-    world.stays_at(1).await;
-    assert_eq!(operator.metric("verteil_token_unsaved").await, Some(0.0));
-    // The next write that fails begins with the shortest wait.
-    let met = proxy.fault(writes, [Fault::Status(500, None)]);
-    world.delete_secret("flight").await;
-    world.status("flight", "the second token", |s| s.tokens_issued == Some(2)).await;
-    assert_eq!(met.count(), 1);
-    world.stays_at(2).await;
 }
 
 #[tokio::test]
