@@ -148,7 +148,7 @@ impl Stage {
     }
 
     /// GET at a pod, by way of the apiserver.
-    async fn ask(&self, pod: &Pod, path: &str) -> Result<String, String> {
+    pub async fn ask(&self, pod: &Pod, path: &str) -> Result<String, String> {
         let (namespace, name) = (&self.namespace, pod.name_any());
         let uri = format!("/api/v1/namespaces/{namespace}/pods/{name}:8080/proxy/{path}");
         let request = Request::get(uri).body(Vec::new()).expect("a request");

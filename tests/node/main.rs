@@ -17,3 +17,4 @@ mod expiry;
 mod install;
 mod restart;
 mod stage;
+mod token_api;
