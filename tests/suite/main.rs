@@ -31,6 +31,7 @@ mod kubectl;
 mod leadership;
 mod leak;
 mod limits;
+mod line;
 mod logs;
 mod memory_only;
 mod metrics;
