@@ -48,6 +48,8 @@ pub(crate) async fn pass(object: Arc<Tokens>, context: Arc<Context>) -> Result<A
             Ok(token) => reconcile(token, &context).await.map_err(PassError::from),
             Err(invalid) => {
                 tracing::warn!(error = invalid.error, "the resource cannot be read and is left alone");
+                // It asks for nothing any more, and may have been rung for.
+                context.leave_lines(&key);
                 if !context.leads() {
                     return Ok(Action::await_change());
                 }

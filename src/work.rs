@@ -139,9 +139,7 @@ fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) {
 fn forget(context: &Context, key: &Key) {
     context.memory.forget(key, context.clock.now());
     context.store.forget(key);
-    context.permits.withdraw(key);
-    context.limits.forget(key);
-    context.reach.forget(key);
+    context.leave_lines(key);
 }
 
 /// Says once what was found at start.

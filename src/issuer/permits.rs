@@ -5,44 +5,63 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::memory::Key;
 
-/// Who goes first when a permit becomes free.
+/// Hosts of which it is remembered that a permit has come back. Beyond them all begin anew, each with one request.
+const MOST_KNOWN: usize = 4096;
+
+/// Who goes first when a permit becomes free; of equals whoever came first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// Nobody has a token yet, or the stored one is about to expire.
-    Urgent,
-    /// The stored token still holds for a while.
-    Renewal,
+    /// The stored token is about to expire, at this time.
+    Expiring(Timestamp),
+    /// There is no token that still holds.
+    Unserved,
+    /// The stored token holds for a while yet, until this time.
+    Renewal(Timestamp),
 }
 
 /// Permits by host.
 pub struct Permits {
-    per_host: usize,
-    hosts: Mutex<HashMap<String, Host>>,
-    /// Hosts of which a permit has come back. As many as token URLs have ever named.
-    known: Mutex<HashSet<String>>,
-    bell: UnboundedSender<Key>,
+    lines: Mutex<Lines>,
 }
 
 /// The right to send one request to one host; dropping it wakes the next in line.
 pub struct Permit {
     permits: Arc<Permits>,
-    host: String,
+    host: Arc<str>,
+}
+
+struct Lines {
+    per_host: usize,
+    hosts: HashMap<Arc<str>, Host>,
+    /// Where each resource stands: at one host at most.
+    stands: HashMap<Key, (Arc<str>, Stand)>,
+    /// Hosts of which a permit has come back.
+    known: HashSet<Arc<str>>,
+    arrivals: u64,
+    bell: UnboundedSender<Key>,
 }
 
 #[derive(Default)]
 struct Host {
     in_flight: usize,
-    /// Rung for: each has a permit kept for it until it comes or withdraws.
-    reserved: HashSet<Key>,
-    /// The line, and where each stands in it.
-    waiting: BTreeMap<(Priority, u64), Key>,
-    places: HashMap<Key, (Priority, u64)>,
-    arrivals: u64,
+    /// How many permits are kept, each for one who was rung for, until it comes or withdraws.
+    reserved: usize,
+    line: BTreeMap<Place, Key>,
 }
+
+#[derive(Clone, Copy)]
+enum Stand {
+    Reserved,
+    Waiting(Place),
+}
+
+/// The number is that of the arrival.
+type Place = (Priority, u64);
 
 // === impl Permits ===
 
@@ -50,182 +69,135 @@ impl Permits {
     /// `per_host` permits for each host. `bell` rings for a resource that may try again.
     #[must_use]
     pub fn new(per_host: usize, bell: UnboundedSender<Key>) -> Arc<Self> {
-        Arc::new(Self { per_host: per_host.max(1), hosts: Mutex::default(), known: Mutex::default(), bell })
+        let lines = Lines {
+            per_host: per_host.max(1),
+            hosts: HashMap::new(),
+            stands: HashMap::new(),
+            known: HashSet::new(),
+            arrivals: 0,
+            bell,
+        };
+        Arc::new(Self { lines: Mutex::new(lines) })
     }
 
     /// Keeps a permit for `key`, to be [obtained](Self::obtain) or [withdrawn](Self::withdraw); else a place in the line, and
-    /// false: `key` is rung for when one is kept.
+    /// false: `key` is rung for when one is kept. Who had a place at another host leaves it.
     pub fn reserve(&self, host: &str, key: &Key, priority: Priority) -> bool {
-        let mut hosts = self.lock();
-        let entry = hosts.entry(host.to_owned()).or_default();
-        if entry.reserved.contains(key) {
-            return true;
-        }
-        let free = entry.taken() < self.most(host);
-        if free {
-            entry.leave(key);
-            entry.reserved.insert(key.clone());
-        } else {
-            entry.stand(key, priority);
-        }
-        free
+        self.lock().reserve(host, key, priority)
     }
 
     /// A permit for `host`, or a place in its line. Who has a place must come when it is rung for, or [withdraw](Self::withdraw).
     pub fn obtain(self: &Arc<Self>, host: &str, key: &Key, priority: Priority) -> Option<Permit> {
-        if !self.reserve(host, key, priority) {
+        let mut lines = self.lock();
+        if !lines.reserve(host, key, priority) {
             return None;
         }
-        let mut hosts = self.lock();
-        let entry = hosts.get_mut(host)?;
-        // Another thread may have withdrawn it in between.
-        entry.reserved.remove(key).then(|| {
-            entry.in_flight += 1;
-            Permit { permits: Arc::clone(self), host: host.to_owned() }
-        })
+        let (host, _) = lines.stands.remove(key)?;
+        let entry = lines.hosts.get_mut(&host)?;
+        entry.reserved = entry.reserved.saturating_sub(1);
+        entry.in_flight += 1;
+        Some(Permit { permits: Arc::clone(self), host })
     }
 
     /// `key` wants no permit any more: its place, or the permit kept for it, goes to the next.
     pub fn withdraw(&self, key: &Key) {
-        self.lock().retain(|name, host| {
-            host.leave(key);
-            if host.reserved.remove(key) {
-                self.ring(name, host);
+        self.lock().leave(key);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Lines ===
+
+impl Lines {
+    fn reserve(&mut self, host: &str, key: &Key, priority: Priority) -> bool {
+        match self.stands.get(key).filter(|(at, _)| **at == *host) {
+            Some((_, Stand::Reserved)) => return true,
+            // Who stands already keeps the place, unless it has become more urgent. Nobody stands while a permit is free.
+            Some((_, Stand::Waiting((stands, _)))) if *stands <= priority => return false,
+            Some((_, Stand::Waiting(_))) | None => {}
+        }
+        self.leave(key);
+        let (host, most): (Arc<str>, _) = (host.into(), self.most(host));
+        let entry = self.hosts.entry(Arc::clone(&host)).or_default();
+        let free = entry.taken() < most;
+        let stand = if free {
+            entry.reserved += 1;
+            Stand::Reserved
+        } else {
+            self.arrivals += 1;
+            let place = (priority, self.arrivals);
+            entry.line.insert(place, key.clone());
+            Stand::Waiting(place)
+        };
+        self.stands.insert(key.clone(), (host, stand));
+        free
+    }
+
+    fn leave(&mut self, key: &Key) {
+        let Some((host, stand)) = self.stands.remove(key) else { return };
+        if let Some(entry) = self.hosts.get_mut(&host) {
+            match stand {
+                Stand::Reserved => entry.reserved = entry.reserved.saturating_sub(1),
+                Stand::Waiting(place) => drop(entry.line.remove(&place)),
             }
-            !host.is_idle()
-        });
+        }
+        self.ring(&host);
+    }
+
+    fn come_back(&mut self, host: &Arc<str>) {
+        if let Some(entry) = self.hosts.get_mut(host) {
+            entry.in_flight = entry.in_flight.saturating_sub(1);
+        }
+        if self.known.len() >= MOST_KNOWN {
+            self.known.clear();
+        }
+        self.known.insert(Arc::clone(host));
+        self.ring(host);
     }
 
     /// Rings for those whose turn it is.
-    fn ring(&self, name: &str, host: &mut Host) {
-        while host.taken() < self.most(name) {
-            let Some((_, next)) = host.waiting.pop_first() else { return };
-            host.places.remove(&next);
-            host.reserved.insert(next.clone());
+    fn ring(&mut self, host: &Arc<str>) {
+        let most = self.most(host);
+        let Some(entry) = self.hosts.get_mut(host) else { return };
+        while entry.taken() < most {
+            let Some((_, next)) = entry.line.pop_first() else { break };
+            entry.reserved += 1;
+            self.stands.insert(next.clone(), (Arc::clone(host), Stand::Reserved));
             // Nobody listens any more only when the process ends.
             drop(self.bell.send(next));
+        }
+        if entry.is_idle() {
+            self.hosts.remove(host);
         }
     }
 
     /// How many permits `host` has.
     fn most(&self, host: &str) -> usize {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(host);
-        if known { self.per_host } else { 1 }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Host>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+        if self.known.contains(host) { self.per_host } else { 1 }
     }
 }
 
 // === impl Host ===
 
 impl Host {
-    fn stand(&mut self, key: &Key, priority: Priority) {
-        // Who stands already keeps the place, unless it has become more urgent.
-        if self.places.get(key).is_some_and(|(stands, _)| *stands <= priority) {
-            return;
-        }
-        self.leave(key);
-        self.arrivals += 1;
-        self.waiting.insert((priority, self.arrivals), key.clone());
-        self.places.insert(key.clone(), (priority, self.arrivals));
-    }
-
-    fn leave(&mut self, key: &Key) {
-        if let Some(place) = self.places.remove(key) {
-            self.waiting.remove(&place);
-        }
-    }
-
     /// Permits in use or kept for somebody.
-    fn taken(&self) -> usize {
-        self.in_flight + self.reserved.len()
+    const fn taken(&self) -> usize {
+        self.in_flight + self.reserved
     }
 
     fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.reserved.is_empty() && self.waiting.is_empty()
+        self.taken() == 0 && self.line.is_empty()
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut hosts = self.permits.lock();
-        let Some(entry) = hosts.get_mut(&self.host) else { return };
-        entry.in_flight = entry.in_flight.saturating_sub(1);
-        self.permits.known.lock().unwrap_or_else(PoisonError::into_inner).insert(self.host.clone());
-        self.permits.ring(&self.host, entry);
-        if entry.is_idle() {
-            hosts.remove(&self.host);
-        }
+        self.permits.lock().come_back(&self.host);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(name: &str) -> Key {
-        Key { namespace: "n".into(), name: name.into() }
-    }
-
-    #[test]
-    fn the_urgent_go_first_and_others_in_order_of_arrival() {
-        let (bell, mut rings) = tokio::sync::mpsc::unbounded_channel();
-        let permits = Permits::new(1, bell);
-        let held = permits.obtain("h", &key("a"), Priority::Renewal);
-        assert!(held.is_some());
-        for (name, priority) in [("b", Priority::Renewal), ("c", Priority::Renewal), ("d", Priority::Urgent)] {
-            assert!(permits.obtain("h", &key(name), priority).is_none());
-        }
-        assert!(permits.obtain("other", &key("b"), Priority::Renewal).is_some());
-        drop(held);
-        for expected in ["d", "b", "c"] {
-            let next = rings.try_recv().ok();
-            assert_eq!(next.as_ref().map(|k| k.name.as_str()), Some(expected));
-            drop(permits.obtain("h", &key(expected), Priority::Renewal));
-        }
-        assert!(rings.try_recv().is_err());
-    }
-
-    #[test]
-    fn who_is_rung_for_and_does_not_come_passes_the_permit_on() {
-        let (bell, mut rings) = tokio::sync::mpsc::unbounded_channel();
-        let permits = Permits::new(1, bell);
-        let held = permits.obtain("h", &key("a"), Priority::Renewal);
-        for name in ["b", "c"] {
-            assert!(permits.obtain("h", &key(name), Priority::Renewal).is_none());
-        }
-        drop(held);
-        // The permit is kept for b: nobody else takes it.
-        assert_eq!(rings.try_recv().ok(), Some(key("b")));
-        assert!(permits.obtain("h", &key("d"), Priority::Urgent).is_none());
-        permits.withdraw(&key("b"));
-        assert_eq!(rings.try_recv().ok(), Some(key("d")));
-        permits.withdraw(&key("c"));
-        drop(permits.obtain("h", &key("d"), Priority::Urgent));
-        assert!(rings.try_recv().is_err());
-        assert!(permits.lock().is_empty());
-    }
-    #[test]
-    fn a_host_that_was_never_asked_gets_one_request_at_first() {
-        let (bell, mut rings) = tokio::sync::mpsc::unbounded_channel();
-        let permits = Permits::new(3, bell);
-        assert!(permits.reserve("h", &key("a"), Priority::Urgent) && permits.reserve("h", &key("a"), Priority::Urgent));
-        let first = permits.obtain("h", &key("a"), Priority::Urgent);
-        for name in ["b", "c", "d", "e"] {
-            assert!(!permits.reserve("h", &key(name), Priority::Urgent));
-        }
-        assert!(first.is_some() && rings.try_recv().is_err());
-        drop(first);
-        // From then on as many as may be.
-        for name in ["b", "c", "d"] {
-            assert_eq!(rings.try_recv().ok(), Some(key(name)));
-            assert!(permits.reserve("h", &key(name), Priority::Urgent));
-        }
-        assert!(rings.try_recv().is_err());
-        // One that needs none after all leaves it to the next.
-        permits.withdraw(&key("c"));
-        assert_eq!(rings.try_recv().ok(), Some(key("e")));
-    }
-}
+mod tests;

@@ -64,7 +64,7 @@ impl Pass<'_> {
     }
 
     /// Why the last request for the same spec failed: that is over when an answer says so, not when the next one is sent.
-    fn still_failing(&self) -> Option<Trouble> {
+    pub(super) fn still_failing(&self) -> Option<Trouble> {
         let status = self.token.status.as_ref()?;
         let tried = status.failed_attempts.is_some() || held_by_account(status).is_some();
         let repeated = tried && status.observed_generation == self.token.metadata.generation;

@@ -151,6 +151,13 @@ impl Context {
         self.rivals.remove(key);
     }
 
+    /// The resource waits for no issuer any more: nobody has to ring for it, and no permit is kept for it.
+    pub fn leave_lines(&self, key: &Key) {
+        self.permits.withdraw(key);
+        self.limits.forget(key);
+        self.reach.forget(key);
+    }
+
     /// Whether this process leads, by the clock: asked anew each time.
     #[must_use]
     pub fn leads(&self) -> bool {
@@ -176,23 +183,39 @@ impl Context {
 /// Looks at `token` once and does what is due. Returns when to look again at the latest.
 pub async fn reconcile(token: &VerteilToken, ctx: &Context) -> Result<Action, ApiError> {
     let key = Key::of(token);
-    let next = reconcile_once(token, ctx, &key).await;
-    if !matches!(next, Ok(Next::InLine)) {
-        ctx.permits.withdraw(&key);
-    }
-    if ctx.memory.peek(&key, |entry| entry.issued.is_none()).unwrap_or(true) {
-        ctx.rivals.end(&key);
-    }
-    match next? {
-        Next::Look(action) => Ok(action),
-        Next::InLine => Ok(Action::requeue(LONGEST_SLEEP)),
-    }
+    let mut ends = Ends { ctx, key: &key, in_line: false };
+    Ok(match reconcile_once(token, ctx, &key).await? {
+        Next::Look(action) => action,
+        Next::InLine(action) => {
+            ends.in_line = true;
+            action
+        }
+    })
 }
 
 /// How a pass ends.
 enum Next {
     Look(Action),
-    InLine,
+    /// It keeps its place in the line for a permit, whose bell will ring.
+    InLine(Action),
+}
+
+/// What a pass leaves behind, however it ends: a permit that was kept for one that panicked would be kept from all others.
+struct Ends<'a> {
+    ctx: &'a Context,
+    key: &'a Key,
+    in_line: bool,
+}
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        if !self.in_line {
+            self.ctx.permits.withdraw(self.key);
+        }
+        if self.ctx.memory.peek(self.key, |entry| entry.issued.is_none()).unwrap_or(true) {
+            self.ctx.rivals.end(self.key);
+        }
+    }
 }
 
 async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Result<Next, ApiError> {
@@ -209,8 +232,10 @@ async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Resul
         pass.see_claim();
         return Ok(Next::Look(Action::requeue(LONGEST_SLEEP)));
     }
-    if !pass.has_unsaved() && !pass.has_permit() {
-        return Ok(Next::InLine);
+    if !pass.has_unsaved()
+        && let Some(until) = pass.stand_in_line()
+    {
+        return Ok(Next::InLine(until));
     }
     let mut fetched = match pass.fetch().await {
         Err(error @ ApiError::Forbidden { .. }) => return pass.forbidden(&error).await.map(Next::Look),
@@ -256,7 +281,7 @@ async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Resul
                 return pass.held(&fetched, &view, trouble, until).await.map(Next::Look);
             }
             Step::Behind => return Ok(Next::Look(Action::requeue(BEHIND_SLEEP))),
-            Step::Queued => return Ok(Next::InLine),
+            Step::Queued => return pass.queued(&fetched).await.map(Next::InLine),
             Step::Rest => return Ok(Next::Look(Action::requeue(LONGEST_SLEEP))),
         }
     }

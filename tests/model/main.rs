@@ -32,6 +32,7 @@ mod clock;
 mod issuer;
 mod ledger;
 mod operator;
+mod panicking;
 mod random;
 mod rest;
 mod schedule;

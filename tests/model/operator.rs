@@ -28,6 +28,9 @@ use crate::apiserver::{Call, NAMESPACE};
 use crate::clock::ModelClock;
 use crate::issuer::Reply;
 
+/// Answered with this status, a call panics in the pass that makes it.
+pub const PANIC: u16 = 0;
+
 /// What a running pass comes to.
 pub enum Arrival {
     /// A call to the apiserver. Dropping `reply` breaks the connection.
@@ -64,7 +67,7 @@ pub struct Operator {
     pub wake: Option<Duration>,
     pub seen: Option<u64>,
     pub failures: u32,
-    _rings: mpsc::UnboundedReceiver<verteil_token_operator::memory::Key>,
+    pub rings: mpsc::UnboundedReceiver<verteil_token_operator::memory::Key>,
 }
 
 impl Operator {
@@ -117,7 +120,7 @@ impl Operator {
             wake: None,
             seen: None,
             failures: 0,
-            _rings: rings,
+            rings,
         }
     }
 
@@ -168,7 +171,9 @@ fn client(process: u64, arrivals: mpsc::UnboundedSender<Arrival>) -> kube::Clien
                 };
                 let (reply, answer) = oneshot::channel();
                 arrivals.send(Arrival::Call { process, call, reply }).map_err(|_| broken())?;
-                answer.await.map_err(|_| broken())?
+                let answer = answer.await.map_err(|_| broken())?;
+                assert!(answer.0 != PANIC, "a panic, as the model wants it");
+                answer
             };
             Ok::<_, std::io::Error>(Response::builder().status(status).body(Body::from(answer)).unwrap())
         }
