@@ -66,7 +66,10 @@ impl Pass<'_> {
         let Some(status) = self.token.status.as_ref().filter(|status| !is_new(status)) else {
             return Some(Priority::Unserved);
         };
-        let waits = status.claim.is_some() || status.next_attempt_time.is_some();
+        // Somebody else may have reached the host since, which ends a wait.
+        let ended = || self.ctx.memory.peek(&self.key, |entry| entry.reachable).unwrap_or_default();
+        let waits =
+            status.claim.is_some() || status.next_attempt_time.as_ref().is_some_and(|until| now < until.0) && !ended();
         let renewed = self.token.annotations().get(RENEW_ANNOTATION);
         let asked = renewed.is_some_and(|value| Some(value) != status.last_renew_request.as_ref());
         let due = status.renewal_time.as_ref().is_some_and(|time| time.0 <= now);

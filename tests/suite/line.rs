@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde_json::json;
 use testbed::proxy::Kind;
-use testbed::world::{Operator, PATIENCE, TestClock};
-use testbed::{Answer, Proxy, World, eventually};
+use testbed::world::{Operator, PATIENCE, QUIET, TestClock};
+use testbed::{Answer, Proxy, World, eventually, never};
 use verteil_token_operator::clock::{Clock as _, SystemClock};
 
 use crate::OPERATOR;
@@ -162,4 +162,50 @@ async fn a_token_that_expires_in_line_is_shown_as_expired_and_keeps_its_place() 
     let order: Vec<String> = world.issuer.requests().into_iter().map(|request| request.tag).collect();
     assert_eq!(order, ["flight", "ahead", "flight", "behind"]);
     operator.stop().await;
+}
+
+#[tokio::test]
+async fn who_tries_again_after_an_outage_reads_nothing_in_line() {
+    let world = World::new().await;
+    let proxy = world.proxy();
+    let operator = world.operator_behind(&proxy, OPERATOR, &["--issuer-concurrency=1"]);
+    operator.wait_until_ready().await;
+    for name in names() {
+        world.create_token(&name, json!({"timeout": LONGEST_TIMEOUT})).await;
+    }
+    for name in names() {
+        world.ready(&name).await;
+    }
+    after_the_gap(&world).await;
+    world.issuer.go_down().unwrap();
+    for name in names() {
+        ask(&world, &name).await;
+    }
+    for name in names() {
+        world.condition(&name, "RenewalFailing", "True", "IssuerUnreachable").await;
+    }
+    world.issuer.hold();
+    world.issuer.come_back().unwrap();
+    world.issuer.wait_until_held(1, PATIENCE).await;
+    // The one whose request is held has read its own Secret. The others come back by their own timers meanwhile.
+    let reads = || proxy.calls().iter().filter(|c| c.kind == Kind::GetSecret && c.name.starts_with("flight")).count();
+    let (read, asked) = (reads(), world.issuer.count());
+    for name in names() {
+        let due = world.tokens().get_status(&name).await.unwrap().status.unwrap_or_default().next_attempt_time;
+        eventually(&format!("the next attempt of {name}"), PATIENCE, async || match &due {
+            Some(due) if SystemClock.now() < due.0 => Err(due.0.to_string()),
+            Some(_) | None => Ok(()),
+        })
+        .await;
+    }
+    never("a read in line", QUIET, async || match (reads() - read, world.issuer.count() - asked) {
+        // Should the held one be given up meanwhile, the next in line goes on.
+        (read, asked) if read <= asked + 1 => Ok(()),
+        (read, asked) => Err(format!("{read} reads for {asked} requests")),
+    })
+    .await;
+    world.issuer.release();
+    for name in names() {
+        world.status(&name, "the second token", |status| status.tokens_issued == Some(2)).await;
+    }
 }
