@@ -90,7 +90,7 @@ pub async fn run(
     health.beat(clock.elapsed());
     let cluster = Cluster::new(client.clone());
     let identity: Arc<str> = identity()?.into();
-    let (events, post_events) = Events::new(cluster.clone(), Arc::clone(&identity));
+    let (events, post_events) = Events::new(cluster.clone(), Arc::clone(&identity), Arc::clone(&metrics));
     let posting = tokio::spawn(post_events);
     let (bell, rings) = mpsc::unbounded_channel();
     metrics.set_leader(!args.leader_election);

@@ -13,14 +13,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Resource;
 use kube::core::ObjectMeta;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::{ApiError, Cluster};
 use crate::api::{MANAGER, VerteilToken};
+use crate::metrics::Metrics;
 
-/// Events waiting to be posted; what comes on top is dropped, since an event is news, not state.
+/// Events waiting to be posted, warnings and others; what comes on top is dropped, since an event is news, not state.
 const WAITING: usize = 1024;
 /// Posts in a row without a pause, and pauses between those that follow: trouble of many resources at once must not become a
-/// storm at the apiserver, and a warning should not wait behind what is ordinary.
+/// storm at the apiserver.
 const BURST: NonZeroU32 = NonZeroU32::new(500).unwrap();
 const PAUSE: Duration = Duration::from_millis(50);
 /// Longest note and reporting instance that events.k8s.io takes: its validation counts bytes.
@@ -51,37 +53,48 @@ pub struct Note {
     pub note: String,
 }
 
-/// The way to post events.
+/// The way to post events. Warnings do not wait behind what is ordinary, and have room of their own.
 #[derive(Clone)]
 pub struct Events {
-    queue: mpsc::Sender<Event>,
+    warnings: mpsc::Sender<Event>,
+    ordinary: mpsc::Sender<Event>,
     instance: Arc<str>,
+    metrics: Arc<Metrics>,
+}
+
+/// The events that wait to be posted.
+struct Waiting {
+    warnings: mpsc::Receiver<Event>,
+    ordinary: mpsc::Receiver<Event>,
 }
 
 // === impl Events ===
 
 impl Events {
     /// Events from the process `instance`, and the task that posts them until all senders are gone.
-    pub fn new(cluster: Cluster, instance: Arc<str>) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (queue, mut waiting) = mpsc::channel::<Event>(WAITING);
+    pub fn new(
+        cluster: Cluster,
+        instance: Arc<str>,
+        metrics: Arc<Metrics>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (warnings, warnings_waiting) = mpsc::channel(WAITING);
+        let (ordinary, ordinary_waiting) = mpsc::channel(WAITING);
+        let mut waiting = Waiting { warnings: warnings_waiting, ordinary: ordinary_waiting };
+        let events = Self { warnings, ordinary, instance, metrics: Arc::clone(&metrics) };
         let post = async move {
             let pace = Quota::with_period(PAUSE).map(|quota| RateLimiter::direct(quota.allow_burst(BURST)));
-            while let Some(event) = waiting.recv().await {
+            while let Some(event) = waiting.next().await {
                 match cluster.post_event(&event).await {
                     // Said before, and still to be read.
                     Ok(()) | Err(ApiError::Conflict { .. }) => {}
-                    Err(error) => {
-                        let about = event.regarding.unwrap_or_default();
-                        let (namespace, name) = (about.namespace.unwrap_or_default(), about.name.unwrap_or_default());
-                        tracing::debug!(namespace, name, %error, "event not posted");
-                    }
+                    Err(error) => drop_event(&metrics, &event, &error.to_string()),
                 }
                 while let Some(Err(early)) = pace.as_ref().map(RateLimiter::check) {
                     tokio::time::sleep(early.wait_time_from(DefaultClock::default().now())).await;
                 }
             }
         };
-        (Self { queue, instance }, post)
+        (events, post)
     }
 
     /// Says `note` about the VerteilToken with the metadata `token`.
@@ -98,8 +111,7 @@ impl Events {
     }
 
     fn post(&self, token: &ObjectMeta, note: &Note, end: &str, now: Timestamp) {
-        let (namespace, name) =
-            (token.namespace.as_deref().unwrap_or_default(), token.name.as_deref().unwrap_or_default());
+        let name = token.name.as_deref().unwrap_or_default();
         // No label of a name ends in one of these.
         let stem = name.get(..LONGEST_STEM).unwrap_or(name).trim_end_matches(['-', '.']);
         let event = Event {
@@ -122,16 +134,56 @@ impl Events {
             }),
             reporting_controller: Some(format!("verteil.dev/{MANAGER}")),
             reporting_instance: Some(cut(&self.instance, LONGEST_INSTANCE)),
-            type_: Some(match note.severity {
-                Severity::Normal => "Normal".into(),
-                Severity::Warning => "Warning".into(),
-            }),
+            type_: Some(note.severity.as_str().into()),
             ..Event::default()
         };
-        if self.queue.try_send(event).is_err() {
-            tracing::debug!(namespace, name, reason = note.reason, "event dropped: too many are waiting");
+        let queue = match note.severity {
+            Severity::Normal => &self.ordinary,
+            Severity::Warning => &self.warnings,
+        };
+        if let Err(TrySendError::Full(event) | TrySendError::Closed(event)) = queue.try_send(event) {
+            drop_event(&self.metrics, &event, "too many are waiting");
         }
     }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// The next event, warnings first. None once all senders are gone.
+    async fn next(&mut self) -> Option<Event> {
+        tokio::select! {
+            biased;
+            Some(event) = self.warnings.recv() => Some(event),
+            Some(event) = self.ordinary.recv() => Some(event),
+            else => None,
+        }
+    }
+}
+
+// === impl Severity ===
+
+impl Severity {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Normal, Self::Warning];
+
+    /// As events.k8s.io has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
+/// Nobody will read `event`.
+fn drop_event(metrics: &Metrics, event: &Event, why: &str) {
+    let warning = event.type_.as_deref() == Some(Severity::Warning.as_str());
+    metrics.event_dropped(if warning { Severity::Warning } else { Severity::Normal });
+    let about = event.regarding.as_ref();
+    let (namespace, name) = (about.and_then(|o| o.namespace.as_deref()), about.and_then(|o| o.name.as_deref()));
+    tracing::debug!(namespace, name, reason = event.reason, why, "event not posted");
 }
 
 /// As much of `text` as has room in so many bytes, with a mark where it was cut.

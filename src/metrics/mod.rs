@@ -24,6 +24,7 @@ use prometheus_client::registry::{Registry, Unit};
 use activity::Latest;
 
 use crate::api::IssueReason;
+use crate::cluster::Severity;
 use crate::decide::{FailureClass, Outcome, Reason, RestartReason};
 
 type Label = [(&'static str, &'static str); 1];
@@ -68,6 +69,7 @@ pub struct Metrics {
     reconcile_errors: Family<Label, Counter>,
     watch_errors: Family<Label, Counter>,
     rollout_restarts: Family<Label, Counter>,
+    events_dropped: Family<Label, Counter>,
     clock_skew: Gauge<i64, AtomicI64>,
     leader: Gauge<i64, AtomicI64>,
     token_api_requests: Family<Label, Counter>,
@@ -100,6 +102,7 @@ impl Metrics {
             reconcile_errors: family("class", ERRORS),
             watch_errors: family("kind", WATCHES),
             rollout_restarts: family("outcome", Outcome::REASONS.map(RestartReason::as_str)),
+            events_dropped: family("type", Severity::ALL.map(Severity::as_str)),
             clock_skew: Gauge::default(),
             leader: Gauge::default(),
             token_api_requests: family("code", TOKEN_API_CODES.map(|(_, text)| text)),
@@ -150,6 +153,11 @@ impl Metrics {
             "rollout_restarts",
             "Workloads that were to be restarted for a new token, by outcome",
             metrics.rollout_restarts.clone(),
+        );
+        registry.register(
+            "events_dropped",
+            "Kubernetes events that were not posted, by type: too many were waiting, or the apiserver did not take them",
+            metrics.events_dropped.clone(),
         );
         registry.register_with_unit(
             "clock_skew",
@@ -265,6 +273,11 @@ impl Metrics {
     /// A workload was to be restarted.
     pub fn rollout_restart(&self, outcome: &Outcome) {
         self.rollout_restarts.get_or_create(&[("outcome", outcome.reason().as_str())]).inc();
+    }
+
+    /// An event was not posted.
+    pub fn event_dropped(&self, severity: Severity) {
+        self.events_dropped.get_or_create(&[("type", severity.as_str())]).inc();
     }
 
     /// The issuer's clock was so many seconds ahead.

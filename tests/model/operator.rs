@@ -79,7 +79,8 @@ impl Operator {
     ) -> Self {
         let cluster = Cluster::new(client(process, arrivals.clone()));
         let identity: Arc<str> = format!("operator-{process}").into();
-        let (events, post_events) = Events::new(cluster.clone(), Arc::clone(&identity));
+        let metrics = Arc::new(Metrics::new());
+        let (events, post_events) = Events::new(cluster.clone(), Arc::clone(&identity), Arc::clone(&metrics));
         tokio::spawn(post_events);
         let (bell, rings) = mpsc::unbounded_channel();
         let leading = Leadership::always();
@@ -97,7 +98,7 @@ impl Operator {
             permits: Permits::new(4, bell),
             wakes: Wakes::default(),
             events,
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             allowed_hosts: AllowedHosts::new(vec!["*".parse().unwrap()]),
             allow_http: true,
             rollout_restart: false,

@@ -1,5 +1,6 @@
 //! Events as the tests read them, and whether they keep to the apiserver's limits and out of everybody's way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::events::v1::Event;
@@ -12,6 +13,7 @@ use testbed::world::PATIENCE;
 use testbed::{World, eventually};
 use verteil_token_operator::clock::{Clock as _, SystemClock};
 use verteil_token_operator::cluster::{Cluster, Events, Note, Severity};
+use verteil_token_operator::metrics::{Exposition, Metrics};
 
 use crate::OPERATOR;
 
@@ -37,9 +39,15 @@ pub async fn events(world: &World) -> Vec<Event> {
 
 /// The operator's own way to post, from a process of this name.
 fn post_as(world: &World, instance: &str) -> Events {
-    let (events, post) = Events::new(Cluster::new(world.client.clone()), instance.into());
+    post_counted(world, instance).0
+}
+
+/// The same, and where it counts what is not posted.
+fn post_counted(world: &World, instance: &str) -> (Events, Arc<Metrics>) {
+    let metrics = Arc::new(Metrics::new());
+    let (events, post) = Events::new(Cluster::new(world.client.clone()), instance.into(), Arc::clone(&metrics));
     tokio::spawn(post);
-    events
+    (events, metrics)
 }
 
 fn about(world: &World, name: &str) -> ObjectMeta {
@@ -110,6 +118,29 @@ async fn of_very_many_at_once_the_later_ones_are_posted_with_pauses() {
 }
 
 #[tokio::test]
+async fn a_warning_does_not_wait_behind_a_flood_of_what_is_ordinary_nor_is_it_dropped() {
+    const ROOM: usize = 1024;
+    const DROPPED: usize = 300;
+    let world = World::new().await;
+    let (events, metrics) = post_counted(&world, "one");
+    let ordinary = Note { severity: Severity::Normal, ..note("as usual".into()) };
+    // On this thread, nothing is posted meanwhile.
+    for number in 0..ROOM + DROPPED {
+        events.say(&about(&world, &format!("flight-{number}")), &ordinary, SystemClock.now());
+    }
+    events.say(&about(&world, "trouble"), &note("trouble".into()), SystemClock.now());
+    event(&world, "trouble", "WriteRefused").await;
+    // The last of the others follow half a minute later.
+    let posted = self::events(&world).await.len();
+    assert!(posted < ROOM, "{posted} events are there");
+    let text = metrics.encode(Exposition::Plain).unwrap();
+    for (kind, count) in [("Normal", DROPPED), ("Warning", 0)] {
+        let line = format!("verteil_token_events_dropped_total{{type=\"{kind}\"}} {count}\n");
+        assert!(text.contains(&line), "no {line} in\n{text}");
+    }
+}
+
+#[tokio::test]
 async fn an_event_that_cannot_be_written_is_in_nobodys_way() {
     const COUNT: usize = 6;
     let world = World::new().await;
@@ -133,6 +164,12 @@ async fn an_event_that_cannot_be_written_is_in_nobodys_way() {
     })
     .await;
     assert!(operator.log().contains("event not posted"));
+    let dropped = "verteil_token_events_dropped_total{type=\"Normal\"}";
+    eventually("all of them to be counted", PATIENCE, async || match operator.metric(dropped).await {
+        Some(6.0) => Ok(()),
+        count => Err(format!("{count:?}")),
+    })
+    .await;
     proxy.clear();
     world.create_token("last", json!({})).await;
     event(&world, "last", "TokenIssued").await;

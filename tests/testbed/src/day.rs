@@ -144,7 +144,8 @@ async fn process(world: &World, clock: &TestClock) -> (Arc<Context>, mpsc::Unbou
     let client = verteil_token_operator::start::client(config).expect("a client");
     let cluster = Cluster::new(client);
     let identity: Arc<str> = format!("day-{}", PROCESSES.fetch_add(1, Ordering::Relaxed)).into();
-    let (events, post_events) = Events::new(cluster.clone(), Arc::clone(&identity));
+    let metrics = Arc::new(Metrics::new());
+    let (events, post_events) = Events::new(cluster.clone(), Arc::clone(&identity), Arc::clone(&metrics));
     tokio::spawn(post_events);
     let (bell, rings) = mpsc::unbounded_channel();
     let context = Context {
@@ -161,7 +162,7 @@ async fn process(world: &World, clock: &TestClock) -> (Arc<Context>, mpsc::Unbou
         reach: Reach::new(bell),
         wakes: verteil_token_operator::wakes::Wakes::default(),
         events,
-        metrics: Arc::new(Metrics::new()),
+        metrics,
         allowed_hosts: AllowedHosts::new(vec!["*".parse().expect("any host")]),
         allow_http: true,
         rollout_restart: false,
