@@ -60,5 +60,5 @@ async fn save(ctx: &Context, key: &Key) -> bool {
         Ok(Err(error)) => tracing::debug!(%error, "not saved"),
         Err(_) => tracing::error!("the pass panicked"),
     }
-    !ctx.memory.unsaved().contains(key) && (ctx.store.is_in_memory() || !ctx.store.keys().contains(key))
+    !ctx.memory.is_unsaved(key) && (ctx.store.is_in_memory() || !ctx.store.keeps(key))
 }

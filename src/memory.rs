@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -26,10 +26,18 @@ pub struct Key {
 /// What is remembered of each resource.
 #[derive(Default)]
 pub struct Memory {
-    entries: Mutex<HashMap<Key, Entry>>,
+    entries: Mutex<Entries>,
 }
 
-/// What is remembered of one resource.
+#[derive(Default)]
+struct Entries {
+    /// Each on the heap: a table has up to twice the room that it needs.
+    of: HashMap<Key, Box<Entry>>,
+    /// How many of them [count](counts) as unsaved.
+    unsaved: usize,
+}
+
+/// What is remembered of one resource. What is large and seldom there is on the heap.
 #[derive(Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Entry {
@@ -38,7 +46,7 @@ pub struct Entry {
     /// The Secret was written with it.
     pub saved: bool,
     /// The inputs of the last failed attempt.
-    pub attempted: Option<Attempt>,
+    pub attempted: Option<Box<Attempt>>,
     /// End of the wait after a failed attempt, in case the status could not be written.
     pub not_before: Option<Duration>,
     /// Somebody else has reached the host since the last attempt, which could not.
@@ -46,7 +54,7 @@ pub struct Entry {
     /// How far the issuer's clock is ahead, as measured and not yet told.
     pub clock_offset: Option<SignedDuration>,
     /// A failed attempt that the status does not tell yet.
-    pub untold: Option<Failed>,
+    pub untold: Option<Box<Failed>>,
     /// When the last request went out, by the clock that nobody can set.
     pub last_request: Option<Duration>,
     /// The seal of the last token that this process was given.
@@ -64,7 +72,7 @@ pub struct Entry {
     /// The request that follows, or has followed, was counted as ambiguous for that.
     pub took_over: bool,
     /// Somebody else's claim, and when it was first seen.
-    pub seen_claim: Option<(String, Duration)>,
+    pub seen_claim: Option<Box<(String, Duration)>>,
     /// The resource version of our last status write: an older object is a stale one.
     pub written: Option<u64>,
     /// Writes of the Secret that were refused in a row, and when the next one may be tried.
@@ -74,7 +82,7 @@ pub struct Entry {
     /// Answers in a row that gave a token without any life left.
     pub lifeless_answers: u32,
     /// A restart of workloads that is not finished.
-    pub restart: Option<Restart>,
+    pub restart: Option<Box<Restart>>,
 }
 
 /// A restart of workloads that is not finished.
@@ -171,28 +179,55 @@ impl fmt::Display for Key {
 impl Memory {
     /// Works on what is remembered of `key`. It must not call back into the memory.
     pub fn with<T>(&self, key: &Key, f: impl FnOnce(&mut Entry) -> T) -> T {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        f(entries.entry(key.clone()).or_default())
+        let mut entries = self.lock();
+        let Entries { of, unsaved } = &mut *entries;
+        let entry = match of.get_mut(key) {
+            Some(entry) => entry,
+            None => of.entry(key.clone()).or_default(),
+        };
+        let before = counts(entry);
+        let result = f(entry);
+        match (before, counts(entry)) {
+            (false, true) => *unsaved += 1,
+            (true, false) => *unsaved = unsaved.saturating_sub(1),
+            (false, false) | (true, true) => {}
+        }
+        result
     }
 
     /// Works on what is remembered of `key`, if anything is.
     pub fn peek<T>(&self, key: &Key, f: impl FnOnce(&Entry) -> T) -> Option<T> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(key).map(f)
+        self.lock().of.get(key).map(|entry| f(entry))
     }
 
     /// The resource is gone. An unsaved token is kept: the same resource made again takes it up.
     pub fn forget(&self, key: &Key, now: Timestamp) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(entry) = entries.remove(key) else { return };
+        let mut entries = self.lock();
+        let Some(entry) = entries.of.remove(key) else { return };
+        entries.unsaved = entries.unsaved.saturating_sub(usize::from(counts(&entry)));
         if let Some(issued) = entry.issued.filter(|i| i.content.record.validity().holds_at(now)) {
-            entries.insert(key.clone(), Entry { issued: Some(issued), saved: entry.saved, ..Entry::default() });
+            let kept = Entry { issued: Some(issued), saved: entry.saved, ..Entry::default() };
+            entries.unsaved += usize::from(counts(&kept));
+            entries.of.insert(key.clone(), Box::new(kept));
         }
     }
 
-    /// The resources with a token whose Secret or status is yet to be written.
+    /// Whether the token of `key` is yet to be written to its Secret or status.
+    #[must_use]
+    pub fn is_unsaved(&self, key: &Key) -> bool {
+        self.peek(key, Entry::is_unsaved).unwrap_or_default()
+    }
+
+    /// How many resources have such a token: the metric.
+    #[must_use]
+    pub fn count_unsaved(&self) -> usize {
+        self.lock().unsaved
+    }
+
+    /// The resources with such a token.
     #[must_use]
     pub fn unsaved(&self) -> Vec<Key> {
-        self.keys(|entry| entry.issued.is_some())
+        self.keys(Entry::is_unsaved)
     }
 
     /// The resources with a token that no Secret is known to hold: it ends with this process.
@@ -202,20 +237,34 @@ impl Memory {
     }
 
     fn keys(&self, which: impl Fn(&Entry) -> bool) -> Vec<Key> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().filter(|(_, entry)| which(entry)).map(|(key, _)| key.clone()).collect()
+        self.lock().of.iter().filter(|(_, entry)| which(entry)).map(|(key, _)| key.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 // === impl Entry ===
 
 impl Entry {
+    /// A token was issued whose Secret or status is not written yet.
+    #[must_use]
+    pub const fn is_unsaved(&self) -> bool {
+        self.issued.is_some()
+    }
+
     /// The claim over somebody else's holds. True if that is new.
     pub fn ends_takeover(&mut self) -> bool {
         let new = std::mem::take(&mut self.taking_over);
         self.took_over |= new;
         new
     }
+}
+
+/// Whether the metric of unsaved tokens counts it.
+const fn counts(entry: &Entry) -> bool {
+    entry.is_unsaved()
 }
 
 // === impl OwnClaim ===
@@ -225,5 +274,69 @@ impl OwnClaim {
     #[must_use]
     pub fn left(&self, elapsed: Duration) -> Duration {
         self.lasts.saturating_sub(elapsed.saturating_sub(self.taken))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::Record;
+
+    fn key(name: &str) -> Key {
+        Key { namespace: "a".into(), name: name.into() }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap_or_default()
+    }
+
+    /// A token that lives until second 3600.
+    fn issued() -> Option<Arc<Issued>> {
+        let record = Record::new("fake-token".to_owned().into(), "Bearer".into(), 3600, at(0), at(0)).ok()?;
+        let record_seal = RecordSeal::of(&record).as_str().to_owned();
+        let content = Content { record_seal, input_seal: None, renewed: None, record };
+        let (reason, requested_at) = (IssueReason::Initial, at(0));
+        let (repeated, counted) = (false, false);
+        Some(Arc::new(Issued {
+            content,
+            reason,
+            repeated,
+            trouble: None,
+            requested_at,
+            replaces: None,
+            counted,
+            claim: None,
+        }))
+    }
+
+    #[test]
+    fn the_count_of_unsaved_tokens_is_that_of_the_list() {
+        let memory = Memory::default();
+        let agree = |count: usize| {
+            assert_eq!((memory.count_unsaved(), memory.unsaved().len()), (count, count));
+        };
+        for name in ["one", "two", "two", "three"] {
+            memory.with(&key(name), |entry| entry.issued = issued());
+        }
+        memory.with(&key("none"), |entry| entry.failures = 1);
+        agree(3);
+        assert!(memory.is_unsaved(&key("one")) && !memory.is_unsaved(&key("none")) && !memory.is_unsaved(&key("new")));
+        memory.with(&key("one"), |entry| entry.issued = None);
+        memory.with(&key("one"), |entry| entry.issued = None);
+        agree(2);
+        // Kept while it lives, in case the resource is made again.
+        memory.forget(&key("two"), at(0));
+        memory.forget(&key("none"), at(0));
+        agree(2);
+        memory.forget(&key("two"), at(3600));
+        memory.forget(&key("three"), at(3600));
+        agree(0);
+    }
+
+    #[test]
+    fn an_entry_is_small_since_every_resource_may_have_one() {
+        let size = size_of::<Entry>();
+        println!("{size} bytes, beside {} in the table", size_of::<(Key, Box<Entry>)>());
+        assert!(size <= 360, "{size}");
     }
 }

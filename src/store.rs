@@ -146,6 +146,12 @@ impl Store {
         self.lock().remove(key);
     }
 
+    /// Whether something is kept of the resource.
+    #[must_use]
+    pub fn keeps(&self, key: &Key) -> bool {
+        self.lock().contains_key(key)
+    }
+
     /// The resources of which something is kept.
     #[must_use]
     pub fn keys(&self) -> Vec<Key> {
@@ -217,7 +223,7 @@ mod tests {
         store.write(&token("v"), &secret()).unwrap();
         assert!(store.kept(&token("u")).is_none() && store.kept(&token("v")).is_some());
         store.forget(&Key::of(&token("v")));
-        assert!(store.keys().is_empty());
+        assert!(store.keys().is_empty() && !store.keeps(&Key::of(&token("v"))));
     }
 
     #[test]

@@ -114,9 +114,9 @@ impl Pass<'_> {
         let failed = Failed { trouble, failures, at: now, next_attempt, attempted: self.attempted(fetched) };
         self.ctx.memory.with(&self.key, |entry| {
             entry.not_before = Some(after(self.ctx.clock.elapsed(), wait));
-            entry.attempted = self.attempt(fetched);
+            entry.attempted = self.attempt(fetched).map(Box::new);
             entry.reachable = false;
-            entry.untold = Some(failed.clone());
+            entry.untold = Some(Box::new(failed.clone()));
         });
         self.tell_failure(view, &failed).await
     }
@@ -127,7 +127,7 @@ impl Pass<'_> {
             if view.pace.claim != ClaimView::Mine {
                 entry.untold = None;
             }
-            entry.untold.clone()
+            entry.untold.as_deref().cloned()
         })
     }
 

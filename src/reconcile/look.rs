@@ -122,7 +122,8 @@ impl Pass<'_> {
     pub(super) fn view(&self, fetched: &Fetched) -> View {
         let (token, ctx) = (&self.token, self.ctx);
         let now = ctx.clock.now();
-        let status = token.status.clone().unwrap_or_default();
+        let blank = VerteilTokenStatus::default();
+        let status = token.status.as_ref().unwrap_or(&blank);
         let verified = status.verified.as_ref().is_some_and(|v| {
             Some(v.generation) == token.metadata.generation && Some(&v.credentials) == fetched.credentials.as_ref()
         });
@@ -152,13 +153,13 @@ impl Pass<'_> {
             deleting: token.metadata.deletion_timestamp.is_some(),
             suspended: token.spec.suspend,
             renew_before: token.spec.renew_before.signed(),
-            issuer_repeats: self.issuer_repeats(&status),
+            issuer_repeats: self.issuer_repeats(status),
             renew_pending: wish.is_some() && wish != served,
             obstacle: obstacle.as_ref().map(|trouble| trouble.reason),
         };
         let (unsaved, (pace, lifted)) = ctx.memory.with(&self.key, |entry| {
             let unsaved = entry.issued.as_deref().map(|issued| unsaved(issued, &judged, inputs, wish));
-            (unsaved, self.pace(entry, &status, fetched, now))
+            (unsaved, self.pace(entry, status, fetched, now))
         });
         let unrendered =
             || render_templates(token, &judged.content.as_ref()?.record).failed.as_ref().map(template_trouble);
@@ -180,7 +181,7 @@ impl Pass<'_> {
     }
 
     fn pace(&self, entry: &mut Entry, status: &VerteilTokenStatus, fetched: &Fetched, now: Timestamp) -> (Pace, bool) {
-        let lifted = match (&entry.attempted, self.attempt(fetched)) {
+        let lifted = match (entry.attempted.as_deref(), self.attempt(fetched)) {
             // Changed since this process tried; but another one may have tried with the same since.
             (Some(attempted), Some(attempt)) => *attempted != attempt && status.attempted != self.attempted(fetched),
             // After a restart versions stand for what they held.
@@ -230,10 +231,10 @@ impl Pass<'_> {
             return ClaimView::Mine;
         }
         let elapsed = self.ctx.clock.elapsed();
-        let since = match &entry.seen_claim {
+        let since = match entry.seen_claim.as_deref() {
             Some((id, since)) if *id == claim.id => *since,
             Some(_) | None => {
-                entry.seen_claim = Some((claim.id.clone(), elapsed));
+                entry.seen_claim = Some(Box::new((claim.id.clone(), elapsed)));
                 elapsed
             }
         };

@@ -212,7 +212,7 @@ impl Drop for Ends<'_> {
         if !self.in_line {
             self.ctx.permits.withdraw(self.key);
         }
-        if self.ctx.memory.peek(self.key, |entry| entry.issued.is_none()).unwrap_or(true) {
+        if !self.ctx.memory.is_unsaved(self.key) {
             self.ctx.rivals.end(self.key);
         }
     }

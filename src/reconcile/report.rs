@@ -137,7 +137,7 @@ impl Pass<'_> {
         trouble: Trouble,
         until: Timestamp,
     ) -> Result<Action, ApiError> {
-        self.ctx.memory.with(&self.key, |entry| entry.attempted = self.attempt(fetched));
+        self.ctx.memory.with(&self.key, |entry| entry.attempted = self.attempt(fetched).map(Box::new));
         self.say_trouble(view, trouble, Some(until), Some((until, self.attempted(fetched)))).await
     }
 

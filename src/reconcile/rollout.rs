@@ -68,7 +68,7 @@ impl Pass<'_> {
         self.ctx.memory.with(&self.key, |entry| {
             let restart = entry.restart.get_or_insert_default();
             if restart.fingerprint != fingerprint {
-                *restart = Restart { fingerprint: fingerprint.to_owned(), ..Restart::default() };
+                **restart = Restart { fingerprint: fingerprint.to_owned(), ..Restart::default() };
             }
             let listed = self.token.spec.rollout_restart.iter();
             let remaining = listed.filter(|workload| !restart.done.iter().any(|(done, _)| done == *workload));

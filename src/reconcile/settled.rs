@@ -42,7 +42,7 @@ pub fn settled_until(token: &VerteilToken, ctx: &Context) -> Option<Timestamp> {
         && status.secret_name.as_deref() == name
         && status.in_memory == in_memory_only.then_some(true)
         && contested == contest(token.secret_name(), &rivals);
-    let in_memory = ctx.memory.peek(&key, |entry| entry.issued.is_some()).unwrap_or_default();
+    let in_memory = ctx.memory.is_unsaved(&key);
     if !unchanged || !in_place || !served || !calm || in_memory {
         return None;
     }

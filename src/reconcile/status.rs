@@ -135,7 +135,7 @@ impl Pass<'_> {
     }
 
     pub(super) fn count_unsaved(&self) {
-        self.ctx.metrics.set_unsaved(self.ctx.memory.unsaved().len());
+        self.ctx.metrics.set_unsaved(self.ctx.memory.count_unsaved());
     }
 
     /// Whether the status says, of this very spec, that a token is on its way; or, where a claim is waited out, what somebody
@@ -153,7 +153,7 @@ impl Pass<'_> {
     }
 
     pub(super) fn has_unsaved(&self) -> bool {
-        self.issued().is_some()
+        self.ctx.memory.is_unsaved(&self.key)
     }
 }
 
