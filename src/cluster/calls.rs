@@ -1,5 +1,6 @@
 //! The calls. Answers are reduced to what is needed, so that a token is not carried where nobody asked for it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -9,12 +10,11 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{GetParams, PostParams};
 use kube::core::{ObjectMeta, Request};
 use kube::{Client, Resource, ResourceExt};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use super::ApiError;
-use crate::api::{MANAGER, ObjectVersion, VerteilToken, VerteilTokenStatus};
+use crate::api::{MANAGER, ObjectVersion, VerteilToken, VerteilTokenSpec, VerteilTokenStatus};
 use crate::memory::Key;
 use crate::secret::confidential;
 
@@ -32,6 +32,26 @@ pub struct Cluster {
 #[derive(Deserialize)]
 struct MetadataOnly {
     metadata: ObjectMeta,
+}
+
+/// A VerteilToken as its status is written: no more of it than the apiserver looks at, and no copy.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusWrite<'a> {
+    api_version: Cow<'static, str>,
+    kind: Cow<'static, str>,
+    metadata: WrittenVersion<'a>,
+    spec: &'a VerteilTokenSpec,
+    status: &'a VerteilTokenStatus,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenVersion<'a> {
+    name: &'a Option<String>,
+    namespace: &'a Option<String>,
+    uid: &'a Option<String>,
+    resource_version: &'a Option<String>,
 }
 
 // === impl Cluster ===
@@ -95,18 +115,14 @@ impl Cluster {
         token: &VerteilToken,
         status: &VerteilTokenStatus,
     ) -> Result<VerteilToken, ApiError> {
-        let object = json!({
-            "apiVersion": VerteilToken::api_version(&()),
-            "kind": VerteilToken::kind(&()),
-            "metadata": {
-                "name": token.name_any(),
-                "namespace": token.namespace(),
-                "uid": token.uid(),
-                "resourceVersion": token.resource_version(),
-            },
-            "spec": token.spec,
-            "status": status,
-        });
+        let ObjectMeta { name, namespace, uid, resource_version, .. } = &token.metadata;
+        let object = StatusWrite {
+            api_version: VerteilToken::api_version(&()),
+            kind: VerteilToken::kind(&()),
+            metadata: WrittenVersion { name, namespace, uid, resource_version },
+            spec: &token.spec,
+            status,
+        };
         let params = PostParams { dry_run: false, field_manager: Some(MANAGER.into()) };
         let body = serde_json::to_vec(&object).unwrap_or_default();
         let request = resource::<VerteilToken>(&token.namespace().unwrap_or_default()).replace_subresource(

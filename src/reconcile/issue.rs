@@ -68,10 +68,11 @@ impl Pass<'_> {
         let (Ok(inputs), Ok(ca)) = (fetched.inputs.clone(), fetched.authority.bundle.clone()) else {
             return Ok(Step::LookAgain);
         };
-        let spec = self.token.spec.clone();
+        let spec = &self.token.spec;
+        let timeout = spec.timeout.signed();
         let exchange =
             match check_issuer(&spec.token_url, self.ctx.allow_http, &self.ctx.allowed_hosts).and_then(|_| {
-                Exchange::new(&spec, &inputs).map_err(|e| Trouble::new(Reason::IssuerNotAllowed, e.to_string()))
+                Exchange::new(spec, &inputs).map_err(|e| Trouble::new(Reason::IssuerNotAllowed, e.to_string()))
             }) {
                 Ok(exchange) => Exchange { ca, ..exchange },
                 Err(trouble) => return Ok(Step::Blocked { trouble, until: None }),
@@ -96,7 +97,6 @@ impl Pass<'_> {
             Ok(turn) => turn,
             Err(step) => return Ok(step),
         };
-        let timeout = spec.timeout.signed();
         if takeover {
             // Remembered until a request follows, since the answer to the claim may be lost.
             self.ctx.memory.with(&self.key, |entry| entry.taking_over = true);

@@ -36,18 +36,19 @@ pub fn judge(
     verified: bool,
     neighbours: &Neighbours,
 ) -> Judged {
-    let status = resource.status.clone().unwrap_or_default();
+    let blank = VerteilTokenStatus::default();
+    let status = resource.status.as_ref().unwrap_or(&blank);
     let Some(secret) = secret else {
         if let Some(first) = neighbours.contest() {
             return without_content(Stored::Foreign, Some(first));
         }
-        return without_content(Stored::Absent { lost: lost(&status) }, None);
+        return without_content(Stored::Absent { lost: lost(status) }, None);
     };
     if secret.metadata.deletion_timestamp.is_some() {
         return without_content(Stored::Terminating, Some("the Secret is being deleted".into()));
     }
     let handed_over = is_handed_over(resource, secret);
-    let record = if handed_over { read_import(secret) } else { read_record(secret, &status) };
+    let record = if handed_over { read_import(secret) } else { read_record(secret, status) };
     let sealed = record.as_ref().is_ok_and(|(_, annotated)| *annotated);
     if let Ownership::Foreign(who) = ownership(resource, secret, sealed, neighbours) {
         return without_content(Stored::Foreign, Some(who));
@@ -58,7 +59,7 @@ pub fn judge(
     }
     if annotation(secret, IN_MEMORY_ANNOTATION).is_some() && matches!(record, Err(RecordError::Missing)) {
         // Emptied by this operator: nobody has removed anything.
-        return without_content(Stored::Absent { lost: lost(&status) }, None);
+        return without_content(Stored::Absent { lost: lost(status) }, None);
     }
     let record = match record {
         Ok((record, _)) => record,
@@ -87,7 +88,9 @@ pub fn judge(
     let content = Content {
         record_seal: kept_or_made(secret, &record),
         input_seal,
-        renewed: annotation(secret, RENEWED_ANNOTATION).map(str::to_owned).or(status.last_renew_request),
+        renewed: annotation(secret, RENEWED_ANNOTATION)
+            .map(str::to_owned)
+            .or_else(|| status.last_renew_request.clone()),
         record,
     };
     let tidy = build(resource, Some(secret), &content) == *secret;
