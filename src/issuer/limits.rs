@@ -14,10 +14,23 @@ use crate::decide::FailureClass;
 use crate::memory::Key;
 use crate::token::AccountFingerprint;
 
+/// So many accounts are remembered without a thought; beyond, those of which nobody needs to know are forgotten.
+const ROOM: usize = 1024;
+/// How long the last wait is remembered after its end: if the next answer says to wait again, it is longer.
+const MEMORY: Duration = Duration::from_secs(3600);
+
 /// The accounts that this process has asked with.
 pub struct Limits {
-    accounts: Mutex<HashMap<AccountFingerprint, Account>>,
+    accounts: Mutex<Accounts>,
     bell: UnboundedSender<Key>,
+}
+
+struct Accounts {
+    of: HashMap<AccountFingerprint, Account>,
+    /// Who waits for the verdict of which account: of one at most.
+    waits: HashMap<Key, AccountFingerprint>,
+    /// How many there may be before some are forgotten: twice as many as were needed the last time.
+    room: usize,
 }
 
 /// A wait that the issuer has told one resource of an account.
@@ -61,15 +74,15 @@ impl Limits {
     /// No account is known. `bell` rings for a resource that may try again.
     #[must_use]
     pub fn new(bell: UnboundedSender<Key>) -> Arc<Self> {
-        Arc::new(Self { accounts: Mutex::default(), bell })
+        let accounts = Accounts { of: HashMap::new(), waits: HashMap::new(), room: ROOM };
+        Arc::new(Self { accounts: Mutex::new(accounts), bell })
     }
 
     /// The wait that keeps `key` from asking with `account`. It is rung for if the wait ends early.
     pub fn hold(&self, account: AccountFingerprint, key: &Key, elapsed: Duration) -> Option<Hold> {
         let mut accounts = self.lock();
-        let entry = accounts.get_mut(&account)?;
-        let hold = entry.hold.filter(|hold| elapsed < hold.until)?;
-        entry.waiting.insert(key.clone());
+        let hold = accounts.of.get(&account)?.hold.filter(|hold| elapsed < hold.until)?;
+        accounts.wait(account, key);
         Some(hold)
     }
 
@@ -77,13 +90,15 @@ impl Limits {
     /// wait. Without `elapsed` no wait counts.
     pub fn turn(self: &Arc<Self>, account: AccountFingerprint, key: &Key, elapsed: Option<Duration>) -> Option<Turn> {
         let mut accounts = self.lock();
-        let entry = accounts.entry(account).or_default();
+        accounts.make_room(elapsed);
+        let entry = accounts.of.entry(account).or_default();
         let held = entry.hold.zip(elapsed).is_some_and(|(hold, elapsed)| elapsed < hold.until);
         if entry.asked || held {
-            entry.waiting.insert(key.clone());
+            accounts.wait(account, key);
             return None;
         }
-        entry.waiting.remove(key);
+        accounts.wait_no_more(key);
+        let entry = accounts.of.entry(account).or_default();
         entry.asked = !entry.open;
         let failures = entry.hold.map_or(0, |hold| hold.failures);
         Some(Turn { limits: Arc::clone(self), account, first: entry.asked, failures })
@@ -92,7 +107,7 @@ impl Limits {
     /// A status tells of a wait. It counts as long as this process knows nothing of the account by itself.
     pub fn restore(&self, account: AccountFingerprint, hold: Hold) {
         let mut accounts = self.lock();
-        let entry = accounts.entry(account).or_default();
+        let entry = accounts.of.entry(account).or_default();
         if !entry.open && !entry.asked && entry.hold.is_none_or(|known| known.restored && known.until < hold.until) {
             entry.hold = Some(hold);
         }
@@ -100,9 +115,7 @@ impl Limits {
 
     /// `key` is gone: nobody has to ring for it.
     pub fn forget(&self, key: &Key) {
-        for account in self.lock().values_mut() {
-            account.waiting.remove(key);
-        }
+        self.lock().wait_no_more(key);
     }
 
     fn ring(&self, keys: impl IntoIterator<Item = Key>) {
@@ -110,8 +123,49 @@ impl Limits {
         keys.into_iter().for_each(|key| drop(self.bell.send(key)));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<AccountFingerprint, Account>> {
+    fn lock(&self) -> MutexGuard<'_, Accounts> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Accounts ===
+
+impl Accounts {
+    /// `key` is rung for at the next verdict of `account`, and of no other.
+    fn wait(&mut self, account: AccountFingerprint, key: &Key) {
+        self.wait_no_more(key);
+        self.of.entry(account).or_default().waiting.insert(key.clone());
+        self.waits.insert(key.clone(), account);
+    }
+
+    fn wait_no_more(&mut self, key: &Key) {
+        if let Some(entry) = self.waits.remove(key).and_then(|account| self.of.get_mut(&account)) {
+            entry.waiting.remove(key);
+        }
+    }
+
+    /// Those who wait for a verdict of `account`, which has come.
+    fn take_waiting(&mut self, account: AccountFingerprint) -> HashSet<Key> {
+        let waiting = self.of.get_mut(&account).map(|entry| std::mem::take(&mut entry.waiting)).unwrap_or_default();
+        for key in &waiting {
+            self.waits.remove(key);
+        }
+        waiting
+    }
+
+    /// Of an account that is forgotten one resource asks first again: that costs no request.
+    fn make_room(&mut self, elapsed: Option<Duration>) {
+        let Some(elapsed) = elapsed.filter(|_| self.of.len() >= self.room) else { return };
+        self.of.retain(|_, account| account.asked || !account.waiting.is_empty() || account.remembers(elapsed));
+        self.room = ROOM.max(self.of.len().saturating_mul(2));
+    }
+}
+
+// === impl Account ===
+
+impl Account {
+    fn remembers(&self, elapsed: Duration) -> bool {
+        self.hold.is_some_and(|hold| elapsed < hold.until.saturating_add(MEMORY))
     }
 }
 
@@ -128,12 +182,12 @@ impl Turn {
     pub fn held(mut self, hold: Hold) {
         let first = std::mem::take(&mut self.first);
         let mut accounts = self.limits.lock();
-        let entry = accounts.entry(self.account).or_default();
+        let waiting = accounts.take_waiting(self.account);
+        let entry = accounts.of.entry(self.account).or_default();
         entry.open = false;
         entry.asked &= !first;
         // Of several requests that were in flight the longest wait counts.
         entry.hold = Some(entry.hold.filter(|other| other.until > hold.until).unwrap_or(hold));
-        let waiting = std::mem::take(&mut entry.waiting);
         drop(accounts);
         self.limits.ring(waiting);
     }
@@ -145,9 +199,8 @@ impl Turn {
             return;
         }
         let mut accounts = self.limits.lock();
-        let entry = accounts.entry(self.account).or_default();
-        let waiting = std::mem::take(&mut entry.waiting);
-        *entry = Account { open: true, ..Account::default() };
+        let waiting = accounts.take_waiting(self.account);
+        accounts.of.insert(self.account, Account { open: true, ..Account::default() });
         drop(accounts);
         self.limits.ring(waiting);
     }
@@ -159,12 +212,12 @@ impl Drop for Turn {
             return;
         }
         let mut accounts = self.limits.lock();
-        let Some(entry) = accounts.get_mut(&self.account) else { return };
+        let Some(entry) = accounts.of.get_mut(&self.account) else { return };
         entry.asked = false;
         // One alone: if its request comes to nothing as well, it passes the turn on.
         let next = entry.waiting.iter().next().cloned();
         if let Some(next) = &next {
-            entry.waiting.remove(next);
+            accounts.wait_no_more(next);
         }
         drop(accounts);
         self.limits.ring(next);
@@ -172,90 +225,4 @@ impl Drop for Turn {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed test")]
-
-    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-
-    use super::*;
-    use crate::token::ProcessKey;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-    const NOW: Option<Duration> = Some(Duration::ZERO);
-
-    fn key(name: &str) -> Key {
-        Key { namespace: "n".into(), name: name.into() }
-    }
-
-    fn limited(until: Duration, failures: u32) -> Hold {
-        Hold { class: FailureClass::RateLimited, until, failures, restored: false }
-    }
-
-    fn rung(rings: &mut UnboundedReceiver<Key>) -> Vec<String> {
-        let mut names: Vec<String> = std::iter::from_fn(|| rings.try_recv().ok()).map(|key| key.name).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn a_limit_holds_the_account_and_no_other() {
-        let (bell, mut rings) = unbounded_channel();
-        let (limits, process) = (Limits::new(bell), ProcessKey::generate().unwrap());
-        let (ours, others) = (process.account("h:443", "u"), process.account("h:443", "v"));
-        assert!(ours != process.account("g:443", "u") && ours == process.account("h:443", "u"));
-        let first = limits.turn(ours, &key("a"), NOW).unwrap();
-        // Nothing is known yet: the others wait for what the first is told.
-        assert!(limits.turn(ours, &key("b"), NOW).is_none());
-        assert!(limits.turn(others, &key("c"), NOW).is_some());
-        first.held(limited(HOUR, 1));
-        assert_eq!(rung(&mut rings), ["b"]);
-        assert_eq!(limits.hold(ours, &key("b"), Duration::ZERO), Some(limited(HOUR, 1)));
-        assert!(limits.turn(ours, &key("b"), NOW).is_none());
-        assert_eq!(limits.hold(others, &key("c"), Duration::ZERO), None);
-        // After its end one asks, and opens it for all.
-        assert_eq!(limits.hold(ours, &key("b"), HOUR), None);
-        let probe = limits.turn(ours, &key("a"), Some(HOUR)).unwrap();
-        assert_eq!(probe.failures(), 1);
-        assert!(limits.turn(ours, &key("d"), NOW).is_none());
-        probe.opened();
-        assert_eq!(rung(&mut rings), ["b", "d"]);
-        // Both in flight: what one is told stands, whatever the other hears of its earlier request.
-        let (one, two) = (limits.turn(ours, &key("b"), NOW).unwrap(), limits.turn(ours, &key("d"), NOW).unwrap());
-        assert_eq!((one.failures(), two.failures()), (0, 0));
-        one.held(limited(3 * HOUR, 1));
-        two.opened();
-        assert_eq!(limits.hold(ours, &key("d"), 2 * HOUR), Some(limited(3 * HOUR, 1)));
-    }
-
-    #[test]
-    fn a_turn_that_comes_to_nothing_goes_to_one_of_those_who_wait() {
-        let (bell, mut rings) = unbounded_channel();
-        let (limits, account) = (Limits::new(bell), ProcessKey::generate().unwrap().account("h", "u"));
-        let first = limits.turn(account, &key("a"), NOW);
-        for name in ["b", "c"] {
-            assert!(limits.turn(account, &key(name), NOW).is_none());
-        }
-        limits.forget(&key("c"));
-        drop(first);
-        assert_eq!(rung(&mut rings), ["b"]);
-        assert!(limits.turn(account, &key("b"), NOW).is_some());
-    }
-
-    #[test]
-    fn what_a_status_tells_counts_until_the_issuer_has_spoken() {
-        let (bell, _rings) = unbounded_channel();
-        let (limits, account) = (Limits::new(bell), ProcessKey::generate().unwrap().account("h", "u"));
-        let told = |until, failures| Hold { restored: true, ..limited(until, failures) };
-        for hold in [told(HOUR / 2, 9), told(HOUR, 3), told(HOUR / 2, 9)] {
-            limits.restore(account, hold);
-        }
-        assert_eq!(limits.hold(account, &key("a"), Duration::ZERO), Some(told(HOUR, 3)));
-        // Asked out of turn, because something has changed.
-        limits.turn(account, &key("a"), None).unwrap().held(limited(2 * HOUR, 4));
-        limits.restore(account, told(3 * HOUR, 3));
-        assert_eq!(limits.hold(account, &key("a"), Duration::ZERO), Some(limited(2 * HOUR, 4)));
-        limits.turn(account, &key("a"), None).unwrap().opened();
-        limits.restore(account, told(HOUR, 3));
-        assert_eq!(limits.hold(account, &key("a"), Duration::ZERO), None);
-    }
-}
+mod tests;
