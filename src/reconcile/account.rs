@@ -80,7 +80,9 @@ impl Pass<'_> {
 
     /// The host was reached, or was not: who could not reach it either is woken by the first that could.
     pub(super) fn note_reach(&self, exchange: &Exchange, answer: Result<&Answer, &Failure>) {
-        let host = host_of(&exchange.url);
+        // With another bundle the same server may be no issuer: it is reached by those alone who trust the same.
+        let ca = exchange.ca.as_ref().map(|ca| ca.digest().to_string()).unwrap_or_default();
+        let host = format!("{} {ca}", host_of(&exchange.url));
         if answer.is_err_and(|failure| failure.class == FailureClass::Unreached) {
             self.ctx.reach.lost(&host, &self.key);
             return;

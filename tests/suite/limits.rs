@@ -1,15 +1,17 @@
 //! Who waits for what an issuer tells one resource, and who comes back when it is over?
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::json;
 use testbed::day::Day;
 use testbed::world::{PASSWORD, TestClock, USERNAME};
-use testbed::{Answer, World};
+use testbed::{Answer, Authority, Issuer, World};
 use verteil_token_operator::clock::Clock as _;
 use verteil_token_operator::decide::condition;
 
 use crate::OPERATOR;
+use crate::trust::put;
 
 const RESOURCES: usize = 20;
 
@@ -138,4 +140,28 @@ async fn the_first_that_reaches_a_host_again_wakes_the_others() {
     }
     assert_eq!(world.issuer.count(), RESOURCES, "{}", world.issuer.log());
     assert!(world.issuer.max_in_flight() <= 8, "{}", world.issuer.max_in_flight());
+}
+
+#[tokio::test]
+async fn whom_the_issuer_cannot_convince_is_not_woken_by_those_who_trust_it() {
+    let mut world = World::new().await;
+    let ca = Authority::new("corp");
+    world.issuer = Issuer::start_tls(Ipv4Addr::LOCALHOST, &ca.server(&["127.0.0.1"])).expect("an issuer");
+    world.issuer.set_lifetime(Duration::from_secs(1200));
+    put(&world, "ConfigMap", "right", &ca.pem()).await;
+    put(&world, "ConfigMap", "wrong", &Authority::new("corp").pem()).await;
+    let bundle = |name: &str| json!({"caBundleRef": {"kind": "ConfigMap", "name": name}});
+    for name in names() {
+        world.create_token(&name, bundle("right")).await;
+    }
+    world.create_token("wrong", bundle("wrong")).await;
+    let mut day = Day::begin(&world, TestClock::default(), names().chain(["wrong".to_owned()])).await;
+    day.pass(Duration::from_secs(6 * 3600)).await;
+    // Some twenty renewals of each of the others, and none of them is news to this one.
+    assert!(world.issuer.count() > 15 * RESOURCES, "{}", world.issuer.count());
+    let status = world.condition("wrong", "Ready", "False", "IssuerUnreachable").await;
+    let attempts = world.issuer.failed_handshakes();
+    // A quarter of the 300 of a day.
+    assert!((50..=75).contains(&attempts), "{attempts} attempts in six hours");
+    assert_eq!(status.failed_attempts, Some(i64::try_from(attempts).unwrap()));
 }
