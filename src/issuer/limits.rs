@@ -138,6 +138,14 @@ impl Turn {
         self.limits.ring(waiting);
     }
 
+    /// The issuer was not reached, or said nothing: what it has told before stands. If that is nothing, others may ask too.
+    pub fn unheard(self) {
+        let told = self.limits.lock().get(&self.account).is_some_and(|account| account.hold.is_some());
+        if !told {
+            self.opened();
+        }
+    }
+
     /// The issuer said something else: others may ask.
     pub fn opened(mut self) {
         if !std::mem::take(&mut self.first) {
@@ -239,6 +247,28 @@ mod tests {
         drop(first);
         assert_eq!(rung(&mut rings), ["b"]);
         assert!(limits.turn(account, &key("b"), NOW).is_some());
+    }
+
+    #[test]
+    fn silence_is_no_news_of_a_limit() {
+        let (bell, mut rings) = unbounded_channel();
+        let (limits, account) = (Limits::new(bell), ProcessKey::generate().unwrap().account("h", "u"));
+        limits.turn(account, &key("a"), NOW).unwrap().held(limited(HOUR, 3));
+        let probe = limits.turn(account, &key("a"), Some(HOUR)).unwrap();
+        assert!(limits.turn(account, &key("b"), Some(HOUR)).is_none());
+        probe.unheard();
+        // One alone asks again, and the waits go on where they were.
+        assert_eq!(rung(&mut rings), ["b"]);
+        let next = limits.turn(account, &key("b"), Some(HOUR)).unwrap();
+        assert_eq!(next.failures(), 3);
+        assert!(limits.turn(account, &key("a"), Some(HOUR)).is_none());
+        // Where nothing was told, nobody has to wait for the first.
+        let other = ProcessKey::generate().unwrap().account("g", "u");
+        let first = limits.turn(other, &key("a"), NOW).unwrap();
+        assert!(limits.turn(other, &key("b"), NOW).is_none());
+        first.unheard();
+        let (one, two) = (limits.turn(other, &key("a"), NOW), limits.turn(other, &key("b"), NOW));
+        assert!(one.is_some() && two.is_some());
     }
 
     #[test]

@@ -147,11 +147,19 @@ impl Pass<'_> {
             }
             Err(failure) => {
                 self.ctx.metrics.failed(failure.class, requested_at, took);
-                let turn = if failure.holds_account() {
-                    Some(due.turn)
-                } else {
-                    due.turn.opened();
-                    None
+                let turn = match failure.class {
+                    FailureClass::Unreached | FailureClass::Unanswered => {
+                        due.turn.unheard();
+                        None
+                    }
+                    FailureClass::RateLimited | FailureClass::Unavailable if failure.holds_account() => Some(due.turn),
+                    FailureClass::RateLimited
+                    | FailureClass::Unavailable
+                    | FailureClass::Answer
+                    | FailureClass::Refused => {
+                        due.turn.opened();
+                        None
+                    }
                 };
                 self.record_failure(fetched, view, due.inputs, failure, turn).await
             }

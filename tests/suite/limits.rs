@@ -69,6 +69,34 @@ async fn a_429_holds_the_resources_with_the_same_account_and_no_others() {
 }
 
 #[tokio::test]
+async fn a_503_that_says_when_to_come_back_holds_its_account_over_a_restart() {
+    let world = World::new().await;
+    let operator = world.operator(OPERATOR, &[]).await;
+    world.set_credentials("other", "somebody-else", PASSWORD).await;
+    world.issuer.enqueue_for("first", Answer::status(503).header("retry-after", "600"));
+    world.create_token("first", json!({})).await;
+    world.condition("first", "Ready", "False", "IssuerUnavailable").await;
+    world.create_token("second", json!({})).await;
+    let status = world.condition("second", "Ready", "False", "IssuerUnavailable").await;
+    let said = &condition(&status, "Ready").unwrap().message;
+    assert!(said.contains("another resource with the same account") && said.contains("5xx"), "{said}");
+    assert_eq!((status.failed_attempts, status.next_attempt_time.is_some()), (None, true));
+    world.create_token("elsewhere", json!({"credentialsSecretRef": {"name": "other"}})).await;
+    world.ready("elsewhere").await;
+    world.stays_at(2).await;
+    let settled = world.tokens().get("second").await.unwrap().metadata.resource_version;
+    operator.kill();
+    let operator = world.operator(OPERATOR, &[]).await;
+    world.stays_at(2).await;
+    // One that is new to it is held by what the others' statuses tell.
+    world.create_token("third", json!({})).await;
+    world.condition("third", "Ready", "False", "IssuerUnavailable").await;
+    assert_eq!(world.issuer.count(), 2, "{}", world.issuer.log());
+    assert_eq!(world.tokens().get("second").await.unwrap().metadata.resource_version, settled);
+    drop(operator);
+}
+
+#[tokio::test]
 async fn a_limit_costs_one_request_for_each_wait_and_its_end_is_known_to_all_at_once() {
     let world = World::new().await;
     create_all(&world).await;
