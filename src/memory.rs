@@ -71,7 +71,7 @@ pub struct Entry {
     pub refused_writes: Option<(u32, Duration)>,
     /// Passes that failed at the apiserver in a row.
     pub failures: u32,
-    /// Answers in a row that gave a token without any life left.
+    /// Answers in a row that gave a token without any life left, or the stored one with next to none.
     pub lifeless_answers: u32,
     /// A restart of workloads that is not finished.
     pub restart: Option<Restart>,

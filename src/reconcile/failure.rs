@@ -14,38 +14,54 @@ use crate::decide::{ClaimView, FailureClass, LAST_SECOND_DELAY, Reason, Standing
 use crate::issuer::{Failure, Hold, Turn};
 use crate::memory::Failed;
 use crate::quote::hide;
-use crate::token::Inputs;
+use crate::token::{Inputs, Lifetime};
 
 /// A first token without any life left is asked for anew so often.
 const MOST_LIFELESS_ANSWERS: u32 = 3;
+const LIFELESS: &str = "the issuer answers with tokens that have no life left";
+/// The stored token's successor is asked for so often at its end, which is a minute: an issuer that repeats its token has another
+/// one by then, and one that does not would be asked for ever.
+const MOST_ENDED_ANSWERS: u32 = 12;
+const ENDED: &str = "the issuer keeps answering with the stored token, which has ended";
 /// Conflicts over which the status of a failure is tried: it is what keeps the next request back after a restart.
 const MOST_CONFLICTS: usize = 3;
 
 // === impl Pass ===
 
 impl Pass<'_> {
-    /// A token in its last second: the stored one is about to be replaced, a first one should not be like that.
-    pub(super) async fn lifeless(
+    /// What follows from an answer with a token at its end: none if it is worth keeping.
+    pub(super) async fn ended(
         &mut self,
         fetched: &Fetched,
         view: &View,
         inputs: &Inputs,
+        lifetime: Lifetime,
         repeated: bool,
-    ) -> Result<Step, ApiError> {
-        let until = after(self.ctx.clock.elapsed(), LAST_SECOND_DELAY);
+    ) -> Result<Option<Step>, ApiError> {
+        let lifeless = lifetime.seconds <= 0;
+        // With less life than lies between two requests the stored token never holds for long enough to be used.
+        let ends = lifeless || (repeated && lifetime.seconds <= LAST_SECOND_DELAY.as_secs());
         let answers = self.ctx.memory.with(&self.key, |entry| {
-            entry.lifeless_answers = entry.lifeless_answers.saturating_add(1);
+            entry.lifeless_answers = if ends { entry.lifeless_answers.saturating_add(1) } else { 0 };
             entry.lifeless_answers
         });
-        if repeated {
-            self.ctx.metrics.unchanged();
-        } else if answers > MOST_LIFELESS_ANSWERS {
-            let failure = Failure {
-                ambiguous: true,
-                ..Failure::new(FailureClass::Answer, "the issuer answers with tokens that have no life left")
-            };
-            return self.record_failure(fetched, view, inputs, failure, None).await;
+        if !ends {
+            return Ok(None);
         }
+        let (most, message) = if repeated { (MOST_ENDED_ANSWERS, ENDED) } else { (MOST_LIFELESS_ANSWERS, LIFELESS) };
+        // After a restart the status tells that the issuer has had its time.
+        let told = self.token.status.as_ref().and_then(Trouble::told_by);
+        if answers > most || told.is_some_and(|told| told.message == message) {
+            // What was given before is no token that could be lost.
+            let failure = Failure { ambiguous: !repeated, ..Failure::new(FailureClass::Answer, message) };
+            return self.record_failure(fetched, view, inputs, failure, None).await.map(Some);
+        }
+        if lifeless { self.lifeless(view, repeated).await.map(Some) } else { Ok(None) }
+    }
+
+    /// A token in its last second: the stored one is about to be replaced, a first one should not be like that.
+    async fn lifeless(&mut self, view: &View, repeated: bool) -> Result<Step, ApiError> {
+        let until = after(self.ctx.clock.elapsed(), LAST_SECOND_DELAY);
         self.ctx.memory.with(&self.key, |entry| entry.not_before = Some(until));
         let standing = Standing::Progressing(Trouble::new(
             Reason::Issuing,

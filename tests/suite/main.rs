@@ -43,6 +43,7 @@ mod ready;
 mod record;
 mod rename;
 mod renew;
+mod repeats;
 mod restart;
 mod rivals;
 mod rollout;
