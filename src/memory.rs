@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
 use crate::api::{Attempted, IssueReason, Workload};
-use crate::decide::{Outcome, Trouble};
+use crate::decide::{Failures, Outcome, Trouble};
 use crate::secret::Content;
 use crate::token::{InputsFingerprint, RecordSeal};
 
@@ -126,8 +126,8 @@ pub struct OwnClaim {
 pub struct Failed {
     /// Why it failed.
     pub trouble: Trouble,
-    /// So many in a row.
-    pub failures: u32,
+    /// Those in a row, with this one.
+    pub failures: Failures,
     /// When.
     pub at: Timestamp,
     /// When the next one may go out.
@@ -215,6 +215,18 @@ impl Entry {
         let new = std::mem::take(&mut self.taking_over);
         self.took_over |= new;
         new
+    }
+}
+
+// === impl Attempt ===
+
+impl Attempt {
+    /// Whether `next` is worth an attempt: it has other inputs, or asks for another renewal. A request that was taken back asks
+    /// for none.
+    #[must_use]
+    pub fn is_outdated_by(&self, next: &Self) -> bool {
+        let asks = next.renew_request.is_some() && next.renew_request != self.renew_request;
+        asks || self.inputs != next.inputs
     }
 }
 

@@ -10,7 +10,7 @@ use super::look::{Fetched, View};
 use super::{Pass, Step};
 use crate::cluster::{ApiError, Severity};
 use crate::credentials::hint;
-use crate::decide::{ClaimView, FailureClass, LAST_SECOND_DELAY, Reason, Standing, Trouble, jittered};
+use crate::decide::{ClaimView, FailureClass, Failures, LAST_SECOND_DELAY, Reason, Standing, Trouble, jittered};
 use crate::issuer::{Failure, Hold, Turn};
 use crate::memory::Failed;
 use crate::quote::hide;
@@ -90,8 +90,6 @@ impl Pass<'_> {
         turn: Option<Turn>,
     ) -> Result<Step, ApiError> {
         let now = self.ctx.clock.now();
-        let before = self.token.status.clone().unwrap_or_default();
-        let told = Trouble::told_by(&before).map(|trouble| trouble.reason);
         // An issuer may quote the token that it gave before.
         let stored = view.judged.content.as_ref().map(|content| content.record.access_token().expose().as_bytes());
         let message = hide(&failure.message, stored);
@@ -109,13 +107,11 @@ impl Pass<'_> {
                 | FailureClass::Answer => message,
             },
         );
-        // A class with waits of hours begins at its own beginning.
-        let begins =
-            matches!(failure.class, FailureClass::Refused | FailureClass::Answer) && told != Some(trouble.reason);
-        let before = before.failed_attempts.and_then(|n| u32::try_from(n).ok()).filter(|_| !begins);
+        // Corrected inputs have failed but once, whatever the former have.
+        let told = self.token.status.as_ref().filter(|_| !view.change.corrects).map(Failures::told_by);
+        let mut counts = told.unwrap_or_default();
         // What the account was told before counts as well: with many resources each of them has asked but once.
-        let of_account = turn.as_ref().map_or(0, Turn::failures);
-        let failures = before.unwrap_or_default().max(of_account).saturating_add(1);
+        let failures = counts.add(failure.class, turn.as_ref().map_or(0, Turn::failures));
         let wait = failure.class.wait(failures, failure.retry_after);
         if let Some(turn) = turn {
             let until = after(self.ctx.clock.elapsed(), wait);
@@ -127,7 +123,7 @@ impl Pass<'_> {
         if failure.ambiguous {
             self.say_ambiguous(&trouble.message);
         }
-        let failed = Failed { trouble, failures, at: now, next_attempt, attempted: self.attempted(fetched) };
+        let failed = Failed { trouble, failures: counts, at: now, next_attempt, attempted: self.attempted(fetched) };
         self.ctx.memory.with(&self.key, |entry| {
             entry.not_before = Some(after(self.ctx.clock.elapsed(), wait));
             entry.attempted = self.attempt(fetched);
@@ -152,7 +148,7 @@ impl Pass<'_> {
         for conflicts in 0..MOST_CONFLICTS {
             let mut status = self.next(view, Standing::Troubled(failed.trouble.clone()));
             status.claim = None;
-            status.failed_attempts = Some(i64::from(failed.failures));
+            failed.failures.enter(&mut status);
             status.last_failure_time = Some(Time(failed.at));
             status.next_attempt_time = Some(Time(failed.next_attempt));
             status.attempted.clone_from(&failed.attempted);

@@ -18,6 +18,7 @@ mod former;
 mod issue;
 mod line;
 mod look;
+mod pace;
 mod report;
 mod rollout;
 mod save;

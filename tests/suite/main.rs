@@ -11,6 +11,7 @@
 mod admission;
 mod adoption;
 mod alerts;
+mod alternating;
 mod answers;
 mod backoff;
 mod bad_objects;
