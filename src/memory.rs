@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
 use crate::api::{Attempted, IssueReason, Workload};
-use crate::decide::{Outcome, Trouble};
+use crate::decide::{Failures, Outcome, Trouble};
 use crate::secret::Content;
 use crate::token::{InputsFingerprint, RecordSeal};
 
@@ -79,7 +79,7 @@ pub struct Entry {
     pub refused_writes: Option<(u32, Duration)>,
     /// Passes that failed at the apiserver in a row.
     pub failures: u32,
-    /// Answers in a row that gave a token without any life left.
+    /// Answers in a row that gave a token without any life left, or the stored one with next to none.
     pub lifeless_answers: u32,
     /// A restart of workloads that is not finished.
     pub restart: Option<Box<Restart>>,
@@ -134,8 +134,8 @@ pub struct OwnClaim {
 pub struct Failed {
     /// Why it failed.
     pub trouble: Trouble,
-    /// So many in a row.
-    pub failures: u32,
+    /// Those in a row, with this one.
+    pub failures: Failures,
     /// When.
     pub at: Timestamp,
     /// When the next one may go out.
@@ -265,6 +265,18 @@ impl Entry {
 /// Whether the metric of unsaved tokens counts it.
 const fn counts(entry: &Entry) -> bool {
     entry.is_unsaved()
+}
+
+// === impl Attempt ===
+
+impl Attempt {
+    /// Whether `next` is worth an attempt: it has other inputs, or asks for another renewal. A request that was taken back asks
+    /// for none.
+    #[must_use]
+    pub fn is_outdated_by(&self, next: &Self) -> bool {
+        let asks = next.renew_request.is_some() && next.renew_request != self.renew_request;
+        asks || self.inputs != next.inputs
+    }
 }
 
 // === impl OwnClaim ===

@@ -1,5 +1,7 @@
 //! What the operator says and remembers. The Secret is the source of truth: all of this can be wiped.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -56,9 +58,13 @@ pub struct VerteilTokenStatus {
     /// When the last request that brought a token was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_request_time: Option<Time>,
-    /// Failed attempts since the last success; of an account that the issuer limits, those of all resources that share it.
+    /// Failed attempts since the last success, or since the inputs were changed; of an account that the issuer limits, those of
+    /// all resources that share it. None while another resource's wait is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_attempts: Option<i64>,
+    /// The same by reason: the waits of each grow with its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures_by_reason: Option<BTreeMap<String, i64>>,
     /// When the last attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure_time: Option<Time>,
@@ -168,6 +174,24 @@ pub struct RolloutRestart {
     /// Those that did not exist at the last restart, as kind/name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+}
+
+// === impl Attempted ===
+
+impl Attempted {
+    /// Whether `next` would be made with other inputs.
+    #[must_use]
+    pub fn has_other_inputs(&self, next: &Self) -> bool {
+        (self.generation, &self.credentials, &self.ca) != (next.generation, &next.credentials, &next.ca)
+    }
+
+    /// Whether `next` is worth an attempt: it has other inputs, or asks for another renewal. A request that was taken back asks
+    /// for none.
+    #[must_use]
+    pub fn is_outdated_by(&self, next: &Self) -> bool {
+        let asks = next.renew_request.is_some() && next.renew_request != self.renew_request;
+        asks || self.has_other_inputs(next)
+    }
 }
 
 /// A reason that a newer operator wrote is none to this one, rather than a resource that cannot be read: a rollback must work.

@@ -3,6 +3,7 @@
 //! Nothing here awaits, asks a clock or knows a client. A token is requested only where [`decide`] says `Request`.
 
 mod claim;
+mod failures;
 mod pace;
 mod reason;
 mod report;
@@ -11,6 +12,7 @@ mod rollout;
 mod skew;
 
 pub use claim::{CLAIM_SLACK, ClaimView, SAVE_RESERVE, claim_seconds, covers_request, view_claim};
+pub use failures::Failures;
 pub use pace::{
     FailureClass, LAST_SECOND_DELAY, SHORTEST_GAP, brake, held_until, jittered, since_first_sight, unscheduled_after,
 };

@@ -28,7 +28,7 @@ pub enum FailureClass {
     Unanswered,
     /// An answer without a usable token.
     Answer,
-    /// 401, or a 4xx whose body carries an RFC 6749 error.
+    /// 401, 400 or 403 with an error in the body, or another 4xx with one of RFC 6749.
     Refused,
 }
 

@@ -26,7 +26,7 @@ const LARGEST_BODY: usize = 64 * 1024;
 /// been used for longest is made again.
 const MOST_CLIENTS: usize = 16;
 
-/// The HTTP client for token endpoints. `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are honoured.
+/// The HTTP client for token endpoints. `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured.
 #[derive(Clone)]
 pub struct Issuer {
     /// Trusts the system's certificate authorities.

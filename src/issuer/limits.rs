@@ -192,6 +192,14 @@ impl Turn {
         self.limits.ring(waiting);
     }
 
+    /// The issuer was not reached, or said nothing: what it has told before stands. If that is nothing, others may ask too.
+    pub fn unheard(self) {
+        let told = self.limits.lock().get(&self.account).is_some_and(|account| account.hold.is_some());
+        if !told {
+            self.opened();
+        }
+    }
+
     /// The issuer said something else: others may ask.
     pub fn opened(mut self) {
         if !std::mem::take(&mut self.first) {

@@ -13,8 +13,27 @@ const LONGEST_WORD: usize = 64;
 /// Longest part of a redirect's path: a tenant's UUID is shorter.
 const LONGEST_PART: usize = 40;
 
-/// The RFC 6749 section 5.2 error in `body`, fit to be shown. A server of another kind may write any word into `error`.
-pub(super) fn oauth_error(body: &[u8], inputs: &Inputs) -> Option<String> {
+/// The errors of RFC 6749 section 5.2, and of section 4.1.2.1 the one that servers of this grant give as well.
+const REGISTERED: [&str; 7] = [
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    "access_denied",
+];
+
+/// An `error` of a body.
+pub(super) struct OauthError {
+    /// It and its description, fit to be shown.
+    pub(super) quote: String,
+    /// It is a word of RFC 6749: servers of other kinds write any into `error`.
+    pub(super) registered: bool,
+}
+
+/// The error in `body` (RFC 6749 section 5.2). An empty one is none.
+pub(super) fn oauth_error(body: &[u8], inputs: &Inputs) -> Option<OauthError> {
     let fields = fields(body)?;
     let token = token(&fields);
     let text = |field: &str, longest: usize| {
@@ -23,14 +42,13 @@ pub(super) fn oauth_error(body: &[u8], inputs: &Inputs) -> Option<String> {
         let long = text.split_whitespace().any(|word| word.len() > LONGEST_WORD);
         (printable && !long && !shows_secrets(text, inputs, token)).then(|| text.to_owned())
     };
-    if !fields.get("error")?.is_string() {
-        return None;
-    }
+    let word = fields.get("error")?.as_str().filter(|word| !word.is_empty())?;
     let error = text("error", 64).unwrap_or_else(|| "an error that cannot be shown".into());
-    Some(match text("error_description", LONGEST_QUOTE) {
+    let quote = match text("error_description", LONGEST_QUOTE) {
         Some(description) => format!("{error} ({description})"),
         None => error,
-    })
+    };
+    Some(OauthError { quote, registered: REGISTERED.contains(&word) })
 }
 
 /// A redirect's target without its query, which could carry anything; none if it shows a user, ours or another, the token that
@@ -98,13 +116,15 @@ mod tests {
     #[test]
     fn an_error_is_quoted_if_it_is_one_and_short() {
         let words = |length: usize| "word ".chars().cycle().take(length).collect::<String>();
-        let said = |body: String| oauth_error(body.as_bytes(), &inputs());
+        let said = |body: String| oauth_error(body.as_bytes(), &inputs()).map(|error| error.quote);
         let described = |length: usize| format!(r#"{{"error":"x","error_description":"{}"}}"#, words(length));
         assert_eq!(said(described(LONGEST_QUOTE)), Some(format!("x ({})", words(LONGEST_QUOTE))));
         assert_eq!(said(described(LONGEST_QUOTE + 1)).as_deref(), Some("x"));
         let long = format!(r#"{{"error":"{}"}}"#, "e".repeat(65));
         assert_eq!(said(long).as_deref(), Some("an error that cannot be shown"));
-        assert_eq!([said(r#"{"error":500}"#.into()), said("{}".into()), said("<html>".into())], [None, None, None]);
+        for body in [r#"{"error":500}"#, r#"{"error":""}"#, "{}", "<html>"] {
+            assert_eq!(said(body.into()), None, "{body}");
+        }
         assert_eq!(said(r#"{"access_token":"","error":"a"}"#.into()).as_deref(), Some("a"));
         assert_eq!(
             said(r#"{"access_token":"t-1","error":"x","error_description":"of t-1"}"#.into()).as_deref(),
@@ -141,7 +161,7 @@ mod tests {
             r#"{"error":"x","error_description":"client_id=%63anary%2Duser&client_secret=?"}"#,
             r#"{"error":"%63%61%6e%61%72%79%2duser"}"#,
         ] {
-            let quote = oauth_error(body.as_bytes(), &inputs()).unwrap();
+            let quote = oauth_error(body.as_bytes(), &inputs()).unwrap().quote;
             let shown = ["canary", "y2fu", "%63", "\n"].into_iter().find(|part| quote.to_lowercase().contains(part));
             assert_eq!(shown, None, "{quote}");
         }
@@ -150,7 +170,8 @@ mod tests {
     fn a_token_in_an_error_is_not_shown_nor_what_may_be_one() {
         for text in ["of secret-t".to_owned(), "c2VjcmV0LXQ= is valid".into(), format!("a {}", "x".repeat(65))] {
             let body = serde_json::json!({"access_token": "secret-t", "error": "x", "error_description": text});
-            assert_eq!(oauth_error(body.to_string().as_bytes(), &inputs()).as_deref(), Some("x"), "{text}");
+            let error = oauth_error(body.to_string().as_bytes(), &inputs());
+            assert_eq!(error.map(|error| error.quote).as_deref(), Some("x"), "{text}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Who could not reach a host. An answer to anybody shows that it is back, and wakes two of them; each of those wakes two more.
 //! So all are back soon, and a host that has just come up is not met by all of them at once.
+//!
+//! A host is meant with those whom it has to convince: who trusts other authorities may not reach it all the same.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +13,7 @@ use crate::memory::Key;
 /// How many of them one answer wakes.
 const WOKEN: usize = 2;
 
-/// By host, those whose last request could not be sent, in the order of their attempts.
+/// By host and trusted authorities, those whose last request could not be sent, in the order of their attempts.
 pub struct Reach {
     lost: Mutex<HashMap<String, VecDeque<Key>>>,
     bell: UnboundedSender<Key>,

@@ -8,7 +8,9 @@ use super::failure::whole_second_after;
 use super::look::{Fetched, View, longest_wait, signed};
 use super::{Pass, Step};
 use crate::api::VerteilTokenStatus;
-use crate::decide::{FailureClass, Reason, Trouble, clock_offset, held_by_account, jittered, tell_clock_skew};
+use crate::decide::{
+    FailureClass, Failures, Reason, Trouble, clock_offset, held_by_account, jittered, tell_clock_skew,
+};
 use crate::issuer::{Answer, Exchange, Failure, Hold, RawAnswer, Turn, date_of, host_of};
 use crate::token::{AccountFingerprint, Inputs};
 
@@ -30,18 +32,20 @@ impl Pass<'_> {
             Some(_) | None => return,
         };
         // Told by other inputs, it may have been another account's.
-        let changed = status.attempted.is_some() && status.attempted != self.attempted(fetched);
+        let next = self.attempted(fetched);
+        let changed =
+            status.attempted.as_ref().is_some_and(|told| next.is_none_or(|next| told.has_other_inputs(&next)));
         let left = until.0.duration_since(now).min(longest_wait(Reason::from(class)));
         let Some(account) = self.account_of(inputs).filter(|_| left.is_positive() && !changed) else { return };
         let left = Duration::try_from(left).unwrap_or_default();
-        let failures = status.failed_attempts.and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
+        let failures = Failures::told_by(status).of(class).max(1);
         let hold = Hold { class, until: self.ctx.clock.elapsed().saturating_add(left), failures, restored: true };
         self.ctx.limits.restore(account, hold);
     }
 
     /// What another resource with this account was told to wait.
     pub(super) fn account_hold(&self, view: &View, inputs: &Inputs) -> Option<Step> {
-        if view.lifted {
+        if view.change.lifts {
             return None;
         }
         let elapsed = self.ctx.clock.elapsed();
@@ -58,7 +62,7 @@ impl Pass<'_> {
 
     /// The right to ask with this account; or what to do while another resource asks first, or was told to wait meanwhile.
     pub(super) fn turn(&self, view: &View, inputs: &Inputs) -> Result<Turn, Step> {
-        let elapsed = (!view.lifted).then(|| self.ctx.clock.elapsed());
+        let elapsed = (!view.change.lifts).then(|| self.ctx.clock.elapsed());
         let turn = self.account_of(inputs).and_then(|account| self.ctx.limits.turn(account, &self.key, elapsed));
         turn.ok_or_else(|| self.account_hold(view, inputs).unwrap_or(Step::Behind))
     }
@@ -80,7 +84,9 @@ impl Pass<'_> {
 
     /// The host was reached, or was not: who could not reach it either is woken by the first that could.
     pub(super) fn note_reach(&self, exchange: &Exchange, answer: Result<&Answer, &Failure>) {
-        let host = host_of(&exchange.url);
+        // With another bundle the same server may be no issuer: it is reached by those alone who trust the same.
+        let ca = exchange.ca.as_ref().map(|ca| ca.digest().to_string()).unwrap_or_default();
+        let host = format!("{} {ca}", host_of(&exchange.url));
         if answer.is_err_and(|failure| failure.class == FailureClass::Unreached) {
             self.ctx.reach.lost(&host, &self.key);
             return;

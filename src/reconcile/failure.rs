@@ -10,42 +10,58 @@ use super::look::{Fetched, View};
 use super::{Pass, Step};
 use crate::cluster::{ApiError, Severity};
 use crate::credentials::hint;
-use crate::decide::{ClaimView, FailureClass, LAST_SECOND_DELAY, Reason, Standing, Trouble, jittered};
+use crate::decide::{ClaimView, FailureClass, Failures, LAST_SECOND_DELAY, Reason, Standing, Trouble, jittered};
 use crate::issuer::{Failure, Hold, Turn};
 use crate::memory::Failed;
 use crate::quote::hide;
-use crate::token::Inputs;
+use crate::token::{Inputs, Lifetime};
 
 /// A first token without any life left is asked for anew so often.
 const MOST_LIFELESS_ANSWERS: u32 = 3;
+const LIFELESS: &str = "the issuer answers with tokens that have no life left";
+/// The stored token's successor is asked for so often at its end, which is a minute: an issuer that repeats its token has another
+/// one by then, and one that does not would be asked for ever.
+const MOST_ENDED_ANSWERS: u32 = 12;
+const ENDED: &str = "the issuer keeps answering with the stored token, which has ended";
 /// Conflicts over which the status of a failure is tried: it is what keeps the next request back after a restart.
 const MOST_CONFLICTS: usize = 3;
 
 // === impl Pass ===
 
 impl Pass<'_> {
-    /// A token in its last second: the stored one is about to be replaced, a first one should not be like that.
-    pub(super) async fn lifeless(
+    /// What follows from an answer with a token at its end: none if it is worth keeping.
+    pub(super) async fn ended(
         &mut self,
         fetched: &Fetched,
         view: &View,
         inputs: &Inputs,
+        lifetime: Lifetime,
         repeated: bool,
-    ) -> Result<Step, ApiError> {
-        let until = after(self.ctx.clock.elapsed(), LAST_SECOND_DELAY);
+    ) -> Result<Option<Step>, ApiError> {
+        let lifeless = lifetime.seconds <= 0;
+        // With less life than lies between two requests the stored token never holds for long enough to be used.
+        let ends = lifeless || (repeated && lifetime.seconds <= LAST_SECOND_DELAY.as_secs());
         let answers = self.ctx.memory.with(&self.key, |entry| {
-            entry.lifeless_answers = entry.lifeless_answers.saturating_add(1);
+            entry.lifeless_answers = if ends { entry.lifeless_answers.saturating_add(1) } else { 0 };
             entry.lifeless_answers
         });
-        if repeated {
-            self.ctx.metrics.unchanged();
-        } else if answers > MOST_LIFELESS_ANSWERS {
-            let failure = Failure {
-                ambiguous: true,
-                ..Failure::new(FailureClass::Answer, "the issuer answers with tokens that have no life left")
-            };
-            return self.record_failure(fetched, view, inputs, failure, None).await;
+        if !ends {
+            return Ok(None);
         }
+        let (most, message) = if repeated { (MOST_ENDED_ANSWERS, ENDED) } else { (MOST_LIFELESS_ANSWERS, LIFELESS) };
+        // After a restart the status tells that the issuer has had its time.
+        let told = self.token.status.as_ref().and_then(Trouble::told_by);
+        if answers > most || told.is_some_and(|told| told.message == message) {
+            // What was given before is no token that could be lost.
+            let failure = Failure { ambiguous: !repeated, ..Failure::new(FailureClass::Answer, message) };
+            return self.record_failure(fetched, view, inputs, failure, None).await.map(Some);
+        }
+        if lifeless { self.lifeless(view, repeated).await.map(Some) } else { Ok(None) }
+    }
+
+    /// A token in its last second: the stored one is about to be replaced, a first one should not be like that.
+    async fn lifeless(&mut self, view: &View, repeated: bool) -> Result<Step, ApiError> {
+        let until = after(self.ctx.clock.elapsed(), LAST_SECOND_DELAY);
         self.ctx.memory.with(&self.key, |entry| entry.not_before = Some(until));
         let standing = Standing::Progressing(Trouble::new(
             Reason::Issuing,
@@ -74,8 +90,6 @@ impl Pass<'_> {
         turn: Option<Turn>,
     ) -> Result<Step, ApiError> {
         let now = self.ctx.clock.now();
-        let before = self.token.status.clone().unwrap_or_default();
-        let told = Trouble::told_by(&before).map(|trouble| trouble.reason);
         // An issuer may quote the token that it gave before.
         let stored = view.judged.content.as_ref().map(|content| content.record.access_token().expose().as_bytes());
         let message = hide(&failure.message, stored);
@@ -93,13 +107,11 @@ impl Pass<'_> {
                 | FailureClass::Answer => message,
             },
         );
-        // A class with waits of hours begins at its own beginning.
-        let begins =
-            matches!(failure.class, FailureClass::Refused | FailureClass::Answer) && told != Some(trouble.reason);
-        let before = before.failed_attempts.and_then(|n| u32::try_from(n).ok()).filter(|_| !begins);
+        // Corrected inputs have failed but once, whatever the former have.
+        let told = self.token.status.as_ref().filter(|_| !view.change.corrects).map(Failures::told_by);
+        let mut counts = told.unwrap_or_default();
         // What the account was told before counts as well: with many resources each of them has asked but once.
-        let of_account = turn.as_ref().map_or(0, Turn::failures);
-        let failures = before.unwrap_or_default().max(of_account).saturating_add(1);
+        let failures = counts.add(failure.class, turn.as_ref().map_or(0, Turn::failures));
         let wait = failure.class.wait(failures, failure.retry_after);
         if let Some(turn) = turn {
             let until = after(self.ctx.clock.elapsed(), wait);
@@ -111,7 +123,7 @@ impl Pass<'_> {
         if failure.ambiguous {
             self.say_ambiguous(&trouble.message);
         }
-        let failed = Failed { trouble, failures, at: now, next_attempt, attempted: self.attempted(fetched) };
+        let failed = Failed { trouble, failures: counts, at: now, next_attempt, attempted: self.attempted(fetched) };
         self.ctx.memory.with(&self.key, |entry| {
             entry.not_before = Some(after(self.ctx.clock.elapsed(), wait));
             entry.attempted = self.attempt(fetched).map(Box::new);
@@ -136,7 +148,7 @@ impl Pass<'_> {
         for conflicts in 0..MOST_CONFLICTS {
             let mut status = self.next(view, Standing::Troubled(failed.trouble.clone()));
             status.claim = None;
-            status.failed_attempts = Some(i64::from(failed.failures));
+            failed.failures.enter(&mut status);
             status.last_failure_time = Some(Time(failed.at));
             status.next_attempt_time = Some(Time(failed.next_attempt));
             status.attempted.clone_from(&failed.attempted);

@@ -40,7 +40,7 @@ use crate::decide::{FailureClass, Reason, Trouble, covers_request};
 use crate::issuer::{Answer, Exchange, Failure, Turn, host_of, interpret};
 use crate::memory::{Entry, Issued, OwnClaim};
 use crate::secret::{Content, placeholder};
-use crate::token::{InputSeal, Inputs, LifetimeSource, Record, RecordSeal};
+use crate::token::{InputSeal, Inputs, JwtTimes, LifetimeSource, Record, RecordSeal};
 
 /// A request that is about to be sent.
 struct Due<'a> {
@@ -147,11 +147,19 @@ impl Pass<'_> {
             }
             Err(failure) => {
                 self.ctx.metrics.failed(failure.class, requested_at, took);
-                let turn = if failure.holds_account() {
-                    Some(due.turn)
-                } else {
-                    due.turn.opened();
-                    None
+                let turn = match failure.class {
+                    FailureClass::Unreached | FailureClass::Unanswered => {
+                        due.turn.unheard();
+                        None
+                    }
+                    FailureClass::RateLimited | FailureClass::Unavailable if failure.holds_account() => Some(due.turn),
+                    FailureClass::RateLimited
+                    | FailureClass::Unavailable
+                    | FailureClass::Answer
+                    | FailureClass::Refused => {
+                        due.turn.opened();
+                        None
+                    }
                 };
                 self.record_failure(fetched, view, due.inputs, failure, turn).await
             }
@@ -172,8 +180,15 @@ impl Pass<'_> {
         let stored = view.judged.content.as_ref().map(|content| &content.record);
         let same = stored.filter(|record| record.access_token().is_same(&answer.access_token));
         let repeated = same.is_some() || view.judged.seen.iter().any(|token| token.is_same(&answer.access_token));
-        if answer.lifetime.seconds <= 0 {
-            return self.lifeless(fetched, view, inputs, repeated).await;
+        let lifetime = same.map_or(answer.lifetime, |record| {
+            let jwt = JwtTimes::of(answer.access_token.expose());
+            answer.lifetime.of_repeated(record.validity().expires_at, jwt, requested_at)
+        });
+        if repeated {
+            self.ctx.metrics.unchanged();
+        }
+        if let Some(step) = self.ended(fetched, view, inputs, lifetime, repeated).await? {
+            return Ok(step);
         }
         if answer.lifetime.source == LifetimeSource::Assumed && !repeated {
             self.say(
@@ -187,7 +202,7 @@ impl Pass<'_> {
             tracing::warn!("the issuer gave a token of another type than Bearer");
         }
         let now = self.ctx.clock.now();
-        let fresh = Record::new(answer.access_token, answer.token_type, answer.lifetime.seconds, requested_at, now);
+        let fresh = Record::new(answer.access_token, answer.token_type, lifetime.seconds, requested_at, now);
         let record = match (same, fresh) {
             (Some(record), Ok(fresh)) => record.extended_to(fresh.validity().expires_at),
             (None, Ok(fresh)) => fresh,
@@ -196,9 +211,7 @@ impl Pass<'_> {
                 return self.record_failure(fetched, view, inputs, failure, None).await;
             }
         };
-        if repeated {
-            self.ctx.metrics.unchanged();
-        } else {
+        if !repeated {
             self.ctx.metrics.issued(reason, now);
             let expires_in_seconds = record.validity().expires_at.as_second().saturating_sub(now.as_second());
             let expires_in_hours = expires_in_seconds / 3600;
@@ -228,7 +241,6 @@ impl Pass<'_> {
             entry.issued = Some(issued.into());
             entry.last_issue = entry.last_request;
             entry.saved = false;
-            entry.lifeless_answers = 0;
             entry.untold = None;
             entry.not_before = None;
             entry.attempted = None;

@@ -9,14 +9,12 @@ use kube::ResourceExt;
 use super::Pass;
 use super::authority::Authority;
 use super::line::is_new;
-use crate::api::{Attempted, ObjectVersion, RENEW_ANNOTATION, TOKEN_LABEL, VerteilTokenStatus};
+use super::pace::Change;
+use crate::api::{ObjectVersion, RENEW_ANNOTATION, TOKEN_LABEL, VerteilTokenStatus};
 use crate::cluster::{ApiError, version};
 use crate::credentials::{check_issuer, read_inputs};
-use crate::decide::{
-    ClaimView, FailureClass, Held, HeldFacts, Order, Pace, Reason, Stored, Trouble, Unsaved, Wanted, held_by_account,
-    since_first_sight, view_claim,
-};
-use crate::memory::{Attempt, Entry, Issued};
+use crate::decide::{FailureClass, Held, HeldFacts, Order, Pace, Reason, Stored, Trouble, Unsaved, Wanted};
+use crate::memory::Issued;
 use crate::secret::{Content, Judged, TemplateError, check_templates, judge, render_templates};
 use crate::token::{InputSeal, Inputs, RecordSeal, Verdict, renewal_point};
 
@@ -46,14 +44,11 @@ pub(super) struct View {
     pub(super) leaves_former: bool,
     pub(super) unsaved: Option<Unsaved>,
     pub(super) pace: Pace,
-    /// Something has changed since the last attempt, or since this resource was held: waits do not count, once.
-    pub(super) lifted: bool,
+    /// What has changed since the last attempt, or since this resource was held.
+    pub(super) change: Change,
     /// What keeps a request from being sent, in words; or a template that the stored token's values do not suit, which does not.
     pub(super) obstacle: Option<Trouble>,
 }
-
-/// The precision of times in a status.
-const ONE_SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 // === impl View ===
 
@@ -157,14 +152,14 @@ impl Pass<'_> {
             renew_pending: wish.is_some() && wish != served,
             obstacle: obstacle.as_ref().map(|trouble| trouble.reason),
         };
-        let (unsaved, (pace, lifted)) = ctx.memory.with(&self.key, |entry| {
+        let (unsaved, (pace, change)) = ctx.memory.with(&self.key, |entry| {
             let unsaved = entry.issued.as_deref().map(|issued| unsaved(issued, &judged, inputs, wish));
             (unsaved, self.pace(entry, status, fetched, now))
         });
         let unrendered =
             || render_templates(token, &judged.content.as_ref()?.record).failed.as_ref().map(template_trouble);
         let obstacle = obstacle.or_else(unrendered).or_else(|| self.refused_emptying(now).map(|(_, trouble)| trouble));
-        View { now, wanted, judged, moving, leaves_former, unsaved, pace, lifted, obstacle }
+        View { now, wanted, judged, moving, leaves_former, unsaved, pace, change, obstacle }
     }
 
     /// Whether this token URL answers with the token it already gave: as the status remembers, or as the last answer showed.
@@ -178,86 +173,6 @@ impl Pass<'_> {
             if issued.repeated { Some(true) } else { early.then_some(false) }
         });
         shown.flatten().unwrap_or(remembered)
-    }
-
-    fn pace(&self, entry: &mut Entry, status: &VerteilTokenStatus, fetched: &Fetched, now: Timestamp) -> (Pace, bool) {
-        let lifted = match (entry.attempted.as_deref(), self.attempt(fetched)) {
-            // Changed since this process tried; but another one may have tried with the same since.
-            (Some(attempted), Some(attempt)) => *attempted != attempt && status.attempted != self.attempted(fetched),
-            // After a restart versions stand for what they held.
-            (None, Some(_)) => status.attempted.is_some() && status.attempted != self.attempted(fetched),
-            (_, None) => false,
-        };
-        let told = Trouble::told_by(status).map(|trouble| trouble.reason);
-        let longest = longest_wait(told.unwrap_or(Reason::RequestRefused));
-        let latest = now.saturating_add(longest).unwrap_or(Timestamp::MAX);
-        // Somebody else has reached the host since.
-        let reachable = entry.reachable && told.is_none_or(|reason| reason == Reason::IssuerUnreachable);
-        let elapsed = self.ctx.clock.elapsed();
-        // A wait for another resource's sake is kept by those who know whether it has ended.
-        let own_wait = status.next_attempt_time.as_ref().filter(|_| held_by_account(status).is_none());
-        let told_wait = own_wait.map(|time| time.0);
-        let told_wait = told_wait.map(|until| since_first_sight(&mut entry.wait_ahead, until, latest, elapsed));
-        let told_issue = status.last_request_time.as_ref().map(|time| time.0);
-        let told_issue = told_issue.map(|at| since_first_sight(&mut entry.request_ahead, at, now, elapsed));
-        // Of a failed attempt only the second is told, in which it ended.
-        let told_failure = status.last_failure_time.as_ref().and_then(|time| time.0.checked_add(ONE_SECOND).ok());
-        let told_request =
-            told_issue.max(told_failure.filter(|at| *at <= now.saturating_add(ONE_SECOND).unwrap_or(now)));
-        let by_now = |at: Duration| now.saturating_add(signed(at) - signed(elapsed)).unwrap_or(now);
-        let pace = Pace {
-            leading: self.ctx.leads(),
-            not_before: told_wait.filter(|_| !lifted && !reachable),
-            own_not_before: entry.not_before.map(by_now).filter(|_| !lifted && !entry.reachable),
-            write_not_before: entry.refused_writes.map(|(_, until)| by_now(until)),
-            last_request: told_request.max(entry.last_request.map(by_now)),
-            last_issue: told_issue.max(entry.last_issue.map(by_now)),
-            unscheduled: status.unscheduled_issues.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
-            claim: self.claim_view(entry, status, now),
-        };
-        (pace, lifted)
-    }
-
-    /// Somebody else's claim counts from when it was first seen: also by a process that stands by.
-    pub(super) fn see_claim(&self) {
-        let Some(status) = self.token.status.as_ref().filter(|status| status.claim.is_some()) else { return };
-        let now = self.ctx.clock.now();
-        self.ctx.memory.with(&self.key, |entry| self.claim_view(entry, status, now));
-    }
-
-    fn claim_view(&self, entry: &mut Entry, status: &VerteilTokenStatus, now: Timestamp) -> ClaimView {
-        let Some(claim) = &status.claim else { return ClaimView::Free };
-        if self.has_claim() {
-            return ClaimView::Mine;
-        }
-        let elapsed = self.ctx.clock.elapsed();
-        let since = match entry.seen_claim.as_deref() {
-            Some((id, since)) if *id == claim.id => *since,
-            Some(_) | None => {
-                entry.seen_claim = Some(Box::new((claim.id.clone(), elapsed)));
-                elapsed
-            }
-        };
-        view_claim(now, claim.seconds, elapsed.saturating_sub(since))
-    }
-
-    /// What an attempt would be made with: in memory by a fingerprint.
-    pub(super) fn attempt(&self, fetched: &Fetched) -> Option<Attempt> {
-        let spec = &self.token.spec;
-        let ca = fetched.authority.bundle.as_ref().ok()?.as_ref().map(|ca| ca.digest().to_string()).unwrap_or_default();
-        let transport = format!("{:?} {:?} {} {ca}", spec.client_authentication, spec.parameters_in, spec.timeout);
-        let inputs = self.ctx.process_key.fingerprint(fetched.inputs.as_ref().ok()?, &transport);
-        Some(Attempt { inputs, renew_request: self.token.annotations().get(RENEW_ANNOTATION).cloned() })
-    }
-
-    /// The same for the status: by versions.
-    pub(super) fn attempted(&self, fetched: &Fetched) -> Option<Attempted> {
-        Some(Attempted {
-            generation: self.token.metadata.generation?,
-            credentials: fetched.credentials.clone()?,
-            ca: fetched.authority.version.clone(),
-            renew_request: self.token.annotations().get(RENEW_ANNOTATION).cloned(),
-        })
     }
 }
 

@@ -18,6 +18,7 @@ mod former;
 mod issue;
 mod line;
 mod look;
+mod pace;
 mod report;
 mod rollout;
 mod save;
@@ -80,7 +81,7 @@ pub struct Context {
     pub permits: Arc<Permits>,
     /// What accounts were told to wait.
     pub limits: Arc<Limits>,
-    /// Who could not reach which host.
+    /// Who could not reach which host, with which authorities.
     pub reach: Reach,
     /// Who waits for a token at the token API.
     pub wakes: Wakes,

@@ -13,7 +13,8 @@ use super::{LONGEST_SLEEP, Pass, sleep_until};
 use crate::api::{Attempted, Verified};
 use crate::cluster::{ApiError, version};
 use crate::decide::{
-    Block, ClaimView, HeldFacts, Lost, Reason, Report, Standing, Stored, TOKEN_EXPIRED_GRACE, Trouble, next_status,
+    Block, ClaimView, Failures, HeldFacts, Lost, Reason, Report, Standing, Stored, TOKEN_EXPIRED_GRACE, Trouble,
+    next_status,
 };
 use crate::secret::{FORMAT, is_adopted};
 use crate::token::{RecordSeal, Validity};
@@ -43,8 +44,7 @@ impl Pass<'_> {
             None => Standing::Settled,
         };
         let mut status = self.next(view, standing);
-        (status.failed_attempts, status.last_failure_time, status.next_attempt_time, status.attempted) =
-            (None, None, None, None);
+        Failures::forget(&mut status);
         let claim_ends = match view.pace.claim {
             // Somebody may be at work on what we do not see yet.
             ClaimView::Foreign { until } => Some(until),
@@ -158,7 +158,7 @@ impl Pass<'_> {
         });
         let mut status = self.next(view, standing);
         if let Some((at, attempted)) = held {
-            // The account's count of failures stands with whoever was told to wait.
+            // The account's count of failures stands with whoever was told to wait; those of this resource are kept by reason.
             (status.failed_attempts, status.attempted) = (None, attempted);
             status.next_attempt_time = Some(Time(at));
         }

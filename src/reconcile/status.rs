@@ -11,8 +11,8 @@ use super::look::View;
 use crate::api::VerteilTokenStatus;
 use crate::cluster::{ApiError, Severity};
 use crate::decide::{
-    Place, Reason, Report, Standing, Stored, Trouble, condition, held_by_account, next_status, unscheduled_after,
-    wants_saving,
+    Failures, Place, Reason, Report, Standing, Stored, Trouble, condition, held_by_account, next_status,
+    unscheduled_after, wants_saving,
 };
 use crate::memory::Issued;
 
@@ -49,8 +49,7 @@ impl Pass<'_> {
         status.unscheduled_issues = Some(i64::from(unscheduled_after(issued.reason, unscheduled)));
         // Entered late, it may be older than a failure.
         if status.last_failure_time.as_ref().is_none_or(|failed| failed.0 < issued.requested_at) {
-            (status.failed_attempts, status.last_failure_time, status.next_attempt_time, status.attempted) =
-                (None, None, None, None);
+            Failures::forget(status);
         }
         status.issuer_repeats = view.wanted.issuer_repeats.then(|| self.token.spec.token_url.clone());
         if !issued.repeated {

@@ -96,6 +96,18 @@ impl Lifetime {
         };
         Self { seconds: seconds.clamp(-LONGEST_LIFETIME, LONGEST_LIFETIME), source }
     }
+
+    /// The same for a token that was given before, and of which it is known that it lasts until `known`.
+    ///
+    /// What is said of a JWT counts no further than its own end: without `expires_in`, or from a cache between, it would
+    /// begin a whole new life with each answer. Its `exp` is by the issuer's clock and `known` by ours: the later one counts,
+    /// so that a wrong clock cannot end a token that holds.
+    #[must_use]
+    pub fn of_repeated(self, known: Timestamp, jwt: JwtTimes, requested_at: Timestamp) -> Self {
+        let left = |end: i64| end.saturating_sub(requested_at.as_second());
+        let most = jwt.expires_at.map_or(self.seconds, |exp| left(exp).max(left(known.as_second())));
+        Self { seconds: self.seconds.min(most).max(-LONGEST_LIFETIME), source: self.source }
+    }
 }
 
 #[cfg(test)]
@@ -140,7 +152,43 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_repeated_jwt_lives_no_longer_than_it_says() {
+        let again = |expires_in: Option<i64>, token: &str, known: i64| {
+            let (now, jwt) = (Timestamp::from_second(NOW).unwrap(), JwtTimes::of(token));
+            let known = Timestamp::from_second(NOW + known).unwrap();
+            Lifetime::of(expires_in, jwt, now).of_repeated(known, jwt, now).seconds
+        };
+        let of = |issued: i64, expires: i64| jwt(&format!(r#"{{"iat":{},"exp":{}}}"#, NOW + issued, NOW + expires));
+        // Past its end nothing is left, whether nobody says how long it lives or a cache says what was true once.
+        for expires_in in [None, Some(43_199)] {
+            assert_eq!(again(expires_in, &of(-43_201, -2), -2), -2);
+        }
+        assert_eq!(again(None, &jwt(&format!(r#"{{"exp":{}}}"#, NOW - 2)), -2), -2);
+        // Before its end, what is left.
+        assert_eq!(again(None, &of(-42_600, 600), 600), 600);
+        assert_eq!(again(Some(600), &of(-42_600, 600), 599), 600);
+        // The issuer's clock is an hour behind, or ours was a year behind when the token came.
+        assert_eq!(again(Some(600), &of(-46_200, -3000), 600), 600);
+        assert_eq!(again(Some(600), &of(-42_600, 600), -31_536_000), 600);
+        // Of another kind of token only the issuer knows.
+        assert_eq!(again(Some(600), "opaque", -2), 600);
+        assert_eq!(again(None, "opaque", -2), 3600);
+    }
+
     proptest! {
+        #[test]
+        fn any_repeated_jwt_ends_once(
+            expires_in: Option<i64>, issued_at: Option<i64>, ahead in -100_000i64..100_000, known in -100_000i64..100_000,
+        ) {
+            let jwt = JwtTimes { issued_at, expires_at: Some(NOW + ahead) };
+            let at = |second| Timestamp::from_second(second).unwrap();
+            let said = Lifetime::of(expires_in, jwt, at(NOW));
+            let left = said.of_repeated(at(NOW + known), jwt, at(NOW)).seconds;
+            prop_assert!(left <= said.seconds && left <= ahead.max(known));
+            prop_assert!(left == said.seconds || left == ahead.max(known));
+        }
+
         #[test]
         fn any_claims_give_a_bounded_lifetime(expires_in: Option<i64>, issued_at: Option<i64>, expires_at: Option<i64>) {
             let now = Timestamp::from_second(NOW).unwrap();

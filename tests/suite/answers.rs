@@ -117,7 +117,7 @@ fn failing() -> Vec<Failing> {
             token(number).field("expires_in", "soon")
         }),
         row("not-printable", unusable, "not printable ASCII", seldom, |_, _| Answer::token("fake\nvalue")),
-        // Asked again at once three times, each time: it may be the last second of a token that the issuer repeats.
+        // Asked again at once three times, at first: it may be the last second of a token that the issuer repeats.
         row("lifeless", unusable, "no life left", 7..=40, |_, number| token(number).expires_in(0)),
         row("negative", unusable, "no life left", 7..=40, |_, number| token(number).expires_in(-43_199)),
     ]

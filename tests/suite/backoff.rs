@@ -84,3 +84,55 @@ async fn however_fast_things_change_five_seconds_lie_between_two_requests() {
         assert!(gap >= Duration::from_secs(5), "{gap:?}");
     }
 }
+
+#[tokio::test]
+async fn a_renewal_that_is_no_longer_asked_for_ends_no_wait_and_a_new_one_does() {
+    let world = World::new().await;
+    world.issuer.require("nobody", "knows");
+    world.create_token("flight", json!({})).await;
+    let renew = async |value: serde_json::Value| {
+        world.change("flight", json!({"metadata": {"annotations": {"verteil.dev/renew": value}}})).await;
+    };
+    let mut day = Day::begin(&world, TestClock::default(), ["flight".to_owned()]).await;
+    renew("one".into()).await;
+    day.pass(Duration::from_secs(30)).await;
+    assert_eq!(world.issuer.count(), 1);
+    // Taken away, and written again; by a process that was there, and by one that was not.
+    for restarts in [false, true] {
+        for value in [serde_json::Value::Null, "one".into()] {
+            renew(value).await;
+            if restarts {
+                day.restart().await;
+            }
+            day.look();
+            day.pass(Duration::from_secs(30)).await;
+            assert_eq!(world.issuer.count(), 1, "{}", world.issuer.log());
+        }
+    }
+    renew("two".into()).await;
+    day.look();
+    day.pass(Duration::from_secs(30)).await;
+    assert_eq!(world.issuer.count(), 2, "{}", world.issuer.log());
+}
+
+#[tokio::test]
+async fn corrected_credentials_that_fail_as_well_are_tried_as_after_a_first_failure() {
+    let world = World::new().await;
+    world.issuer.require("nobody", "knows");
+    world.create_token("flight", json!({})).await;
+    let mut day = Day::begin(&world, TestClock::default(), ["flight".to_owned()]).await;
+    // At once, after 3 min and after an hour; the next one would follow in 8 h.
+    day.pass(Duration::from_secs(2 * 3600)).await;
+    assert_eq!(world.issuer.count(), 3, "{}", world.issuer.log());
+    world.set_credentials("credentials", USERNAME, "another").await;
+    day.look();
+    day.pass(Duration::from_secs(2 * 3600)).await;
+    assert_eq!(world.issuer.count(), 6, "{}", world.issuer.log());
+    let status = world.condition("flight", "Stalled", "True", "RequestRefused").await;
+    assert_eq!(status.failed_attempts, Some(3));
+    // To ask by hand corrects nothing.
+    world.change("flight", json!({"metadata": {"annotations": {"verteil.dev/renew": "one"}}})).await;
+    day.look();
+    day.pass(Duration::from_secs(7 * 3600)).await;
+    assert_eq!(world.issuer.count(), 7, "{}", world.issuer.log());
+}

@@ -1,15 +1,17 @@
 //! Who waits for what an issuer tells one resource, and who comes back when it is over?
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::json;
 use testbed::day::Day;
 use testbed::world::{PASSWORD, TestClock, USERNAME};
-use testbed::{Answer, World};
+use testbed::{Answer, Authority, Issuer, World};
 use verteil_token_operator::clock::Clock as _;
 use verteil_token_operator::decide::condition;
 
 use crate::OPERATOR;
+use crate::trust::put;
 
 const RESOURCES: usize = 20;
 
@@ -63,6 +65,34 @@ async fn a_429_holds_the_resources_with_the_same_account_and_no_others() {
     // That it works again is news to the others; the first one keeps the wait that it was told itself.
     world.ready("third").await;
     world.stays_at(4).await;
+    drop(operator);
+}
+
+#[tokio::test]
+async fn a_503_that_says_when_to_come_back_holds_its_account_over_a_restart() {
+    let world = World::new().await;
+    let operator = world.operator(OPERATOR, &[]).await;
+    world.set_credentials("other", "somebody-else", PASSWORD).await;
+    world.issuer.enqueue_for("first", Answer::status(503).header("retry-after", "600"));
+    world.create_token("first", json!({})).await;
+    world.condition("first", "Ready", "False", "IssuerUnavailable").await;
+    world.create_token("second", json!({})).await;
+    let status = world.condition("second", "Ready", "False", "IssuerUnavailable").await;
+    let said = &condition(&status, "Ready").unwrap().message;
+    assert!(said.contains("another resource with the same account") && said.contains("5xx"), "{said}");
+    assert_eq!((status.failed_attempts, status.next_attempt_time.is_some()), (None, true));
+    world.create_token("elsewhere", json!({"credentialsSecretRef": {"name": "other"}})).await;
+    world.ready("elsewhere").await;
+    world.stays_at(2).await;
+    let settled = world.tokens().get("second").await.unwrap().metadata.resource_version;
+    operator.kill();
+    let operator = world.operator(OPERATOR, &[]).await;
+    world.stays_at(2).await;
+    // One that is new to it is held by what the others' statuses tell.
+    world.create_token("third", json!({})).await;
+    world.condition("third", "Ready", "False", "IssuerUnavailable").await;
+    assert_eq!(world.issuer.count(), 2, "{}", world.issuer.log());
+    assert_eq!(world.tokens().get("second").await.unwrap().metadata.resource_version, settled);
     drop(operator);
 }
 
@@ -138,4 +168,28 @@ async fn the_first_that_reaches_a_host_again_wakes_the_others() {
     }
     assert_eq!(world.issuer.count(), RESOURCES, "{}", world.issuer.log());
     assert!(world.issuer.max_in_flight() <= 8, "{}", world.issuer.max_in_flight());
+}
+
+#[tokio::test]
+async fn whom_the_issuer_cannot_convince_is_not_woken_by_those_who_trust_it() {
+    let mut world = World::new().await;
+    let ca = Authority::new("corp");
+    world.issuer = Issuer::start_tls(Ipv4Addr::LOCALHOST, &ca.server(&["127.0.0.1"])).expect("an issuer");
+    world.issuer.set_lifetime(Duration::from_secs(1200));
+    put(&world, "ConfigMap", "right", &ca.pem()).await;
+    put(&world, "ConfigMap", "wrong", &Authority::new("corp").pem()).await;
+    let bundle = |name: &str| json!({"caBundleRef": {"kind": "ConfigMap", "name": name}});
+    for name in names() {
+        world.create_token(&name, bundle("right")).await;
+    }
+    world.create_token("wrong", bundle("wrong")).await;
+    let mut day = Day::begin(&world, TestClock::default(), names().chain(["wrong".to_owned()])).await;
+    day.pass(Duration::from_secs(6 * 3600)).await;
+    // Some twenty renewals of each of the others, and none of them is news to this one.
+    assert!(world.issuer.count() > 15 * RESOURCES, "{}", world.issuer.count());
+    let status = world.condition("wrong", "Ready", "False", "IssuerUnreachable").await;
+    let attempts = world.issuer.failed_handshakes();
+    // A quarter of the 300 of a day.
+    assert!((50..=75).contains(&attempts), "{attempts} attempts in six hours");
+    assert_eq!(status.failed_attempts, Some(i64::try_from(attempts).unwrap()));
 }

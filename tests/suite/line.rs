@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde_json::json;
 use testbed::proxy::Kind;
-use testbed::world::{Operator, PATIENCE, QUIET, TestClock};
+use testbed::world::{Operator, PASSWORD, PATIENCE, QUIET, TestClock, USERNAME};
 use testbed::{Answer, Proxy, World, eventually, never};
 use verteil_token_operator::clock::{Clock as _, SystemClock};
 
@@ -208,4 +208,30 @@ async fn who_tries_again_after_an_outage_reads_nothing_in_line() {
     for name in names() {
         world.status(&name, "the second token", |status| status.tokens_issued == Some(2)).await;
     }
+}
+
+#[tokio::test]
+async fn no_more_requests_are_in_flight_to_a_host_than_allowed() {
+    let world = World::new().await;
+    let _operator = world.operator(OPERATOR, &["--issuer-concurrency=2"]).await;
+    // What is known of the host and of one account holds nobody back.
+    world.create_token("first", json!({})).await;
+    world.ready("first").await;
+    world.issuer.hold();
+    for number in 0..RESOURCES {
+        let (name, credentials) = (format!("flight-{number}"), format!("credentials-{number}"));
+        world.set_credentials(&credentials, &format!("{USERNAME}-{number}"), PASSWORD).await;
+        world.create_token(&name, json!({"credentialsSecretRef": {"name": credentials}})).await;
+    }
+    world.issuer.wait_until_held(2, PATIENCE).await;
+    never("another request in flight", QUIET, async || match world.issuer.held() {
+        2 => Ok(()),
+        held => Err(format!("{held} requests are held")),
+    })
+    .await;
+    world.issuer.release();
+    for number in 0..RESOURCES {
+        world.ready(&format!("flight-{number}")).await;
+    }
+    assert_eq!((world.issuer.count(), world.issuer.max_in_flight()), (1 + RESOURCES, 2), "{}", world.issuer.log());
 }

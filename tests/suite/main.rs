@@ -11,6 +11,7 @@
 mod admission;
 mod adoption;
 mod alerts;
+mod alternating;
 mod answers;
 mod backoff;
 mod bad_objects;
@@ -43,6 +44,7 @@ mod ready;
 mod record;
 mod rename;
 mod renew;
+mod repeats;
 mod restart;
 mod rivals;
 mod rollout;

@@ -159,6 +159,7 @@ async fn a_proxy_is_used_for_token_requests_and_for_nothing_else() {
     for (round, env) in [
         ("upper", vec![("HTTPS_PROXY", url.as_str()), ("NO_PROXY", "127.0.0.1,other.example"), roots]),
         ("lower", vec![("https_proxy", url.as_str()), ("no_proxy", "127.0.0.0/8"), roots]),
+        ("all", vec![("ALL_PROXY", url.as_str()), ("no_proxy", "127.0.0.0/8"), roots]),
     ] {
         let operator = world.operator_with(OPERATOR, &[], &env).await;
         let (with, without, direct_name) =
@@ -176,7 +177,7 @@ async fn a_proxy_is_used_for_token_requests_and_for_nothing_else() {
     }
     let target = at("").split('/').nth(2).unwrap().to_owned();
     assert!(proxy.targets().iter().all(|asked| *asked == target), "{:?}", proxy.targets());
-    assert_eq!(issuer.count(), 6);
+    assert_eq!(issuer.count(), 9);
 }
 
 #[tokio::test]

@@ -101,6 +101,28 @@ fn accounts_without_number_are_forgotten_but_for_their_waits() {
 }
 
 #[test]
+fn silence_is_no_news_of_a_limit() {
+    let (bell, mut rings) = unbounded_channel();
+    let (limits, account) = (Limits::new(bell), ProcessKey::generate().unwrap().account("h", "u"));
+    limits.turn(account, &key("a"), NOW).unwrap().held(limited(HOUR, 3));
+    let probe = limits.turn(account, &key("a"), Some(HOUR)).unwrap();
+    assert!(limits.turn(account, &key("b"), Some(HOUR)).is_none());
+    probe.unheard();
+    // One alone asks again, and the waits go on where they were.
+    assert_eq!(rung(&mut rings), ["b"]);
+    let next = limits.turn(account, &key("b"), Some(HOUR)).unwrap();
+    assert_eq!(next.failures(), 3);
+    assert!(limits.turn(account, &key("a"), Some(HOUR)).is_none());
+    // Where nothing was told, nobody has to wait for the first.
+    let other = ProcessKey::generate().unwrap().account("g", "u");
+    let first = limits.turn(other, &key("a"), NOW).unwrap();
+    assert!(limits.turn(other, &key("b"), NOW).is_none());
+    first.unheard();
+    let (one, two) = (limits.turn(other, &key("a"), NOW), limits.turn(other, &key("b"), NOW));
+    assert!(one.is_some() && two.is_some());
+}
+
+#[test]
 fn what_a_status_tells_counts_until_the_issuer_has_spoken() {
     let (bell, _rings) = unbounded_channel();
     let (limits, account) = (Limits::new(bell), ProcessKey::generate().unwrap().account("h", "u"));

@@ -1,8 +1,8 @@
 //! An issuer's answer: what it is taken for, and what is said of it.
 
 use serde_json::Value;
-use verteil_token_operator::decide::{FailureClass, jittered};
-use verteil_token_operator::issuer::{Answer, Failure, RawAnswer, interpret};
+use verteil_token_operator::decide::{FailureClass, clock_offset, jittered};
+use verteil_token_operator::issuer::{Answer, Failure, RawAnswer, date_of, interpret};
 use verteil_token_operator::token::{Inputs, Record};
 
 use super::record::reads_back;
@@ -19,6 +19,11 @@ const LONGEST_LIFETIME: i64 = 10 * 365 * 24 * 3600;
 /// too large to be read.
 pub fn answer(data: &[u8]) {
     let raw = raw(data);
+    if let Some(date) = date_of(&raw) {
+        // A clock is as far ahead as the other one is behind, to the second that a date leaves out.
+        let (ahead, behind) = (clock_offset(date, now(), now()), clock_offset(now(), date, date));
+        assert!((ahead.as_secs() + behind.as_secs()).abs() <= 1, "{ahead} and {behind}");
+    }
     for (username, password) in ACCOUNTS {
         let inputs = Inputs::new(
             "https://issuer.example/token".into(),
@@ -46,6 +51,8 @@ fn raw(data: &[u8]) -> RawAnswer {
         match name {
             "Retry-After" => raw.retry_after = value,
             "Location" => raw.location = value,
+            "Date" => raw.date = value,
+            "Content-Encoding" => raw.encoded = true,
             _ => {}
         }
     }
@@ -75,7 +82,7 @@ fn holds_for_a_failure(raw: &RawAnswer, inputs: &Inputs, failure: &Failure) {
         assert!(!shown, "shows credentials: {message}");
     }
     quotes_only_what_it_may(raw, message);
-    classifies(raw.status, failure);
+    classifies(raw, failure);
     waits_within_bounds(raw, failure);
 }
 
@@ -94,18 +101,32 @@ fn quotes_only_what_it_may(raw: &RawAnswer, message: &str) {
     assert!(told || !message.contains(FAKE), "quotes what it may not: {message}");
 }
 
-fn classifies(status: u16, failure: &Failure) {
+fn classifies(raw: &RawAnswer, failure: &Failure) {
+    let status = raw.status;
     let expected = match status {
         401 => Some(FailureClass::Refused),
         429 => Some(FailureClass::RateLimited),
         500..=599 => Some(FailureClass::Unavailable),
-        400..=499 => None,
+        400 | 403 => None,
+        // Of what is not there servers of every kind speak.
+        400..=499 if !names_an_oauth_error(raw) => Some(FailureClass::Answer),
+        400..=499 => Some(FailureClass::Refused),
         _ => Some(FailureClass::Answer),
     };
     assert!(expected.is_none_or(|class| class == failure.class), "{status}: {failure:?}");
     assert!(matches!(failure.class, FailureClass::Refused | FailureClass::Answer) || expected.is_some(), "{failure:?}");
     assert!(status != 200 || failure.ambiguous, "a token may have been in it: {failure:?}");
     assert!(status / 100 == 2 || !failure.ambiguous, "no token was in it: {failure:?}");
+}
+
+fn names_an_oauth_error(raw: &RawAnswer) -> bool {
+    let body: Option<Value> = raw.body.as_deref().and_then(|body| serde_json::from_slice(body).ok());
+    let error = body.as_ref().filter(|body| body.is_object()).and_then(|body| body.get("error")?.as_str());
+    let (invalid, unsupported) = (["request", "client", "grant", "scope"], "unsupported_grant_type");
+    error.is_some_and(|error| {
+        let what = error.strip_prefix("invalid_").unwrap_or_default();
+        invalid.contains(&what) || [unsupported, "unauthorized_client", "access_denied"].contains(&error)
+    })
 }
 
 fn waits_within_bounds(raw: &RawAnswer, failure: &Failure) {

@@ -65,6 +65,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Traffic {
     connections: usize,
+    failed_handshakes: usize,
     in_flight: usize,
     max_in_flight: usize,
     held: usize,
@@ -198,6 +199,12 @@ impl Issuer {
     #[must_use]
     pub fn connections(&self) -> usize {
         lock(&self.shared.traffic).connections
+    }
+
+    /// How many of them ended in the TLS handshake: most often, the client did not like the certificate.
+    #[must_use]
+    pub fn failed_handshakes(&self) -> usize {
+        lock(&self.shared.traffic).failed_handshakes
     }
 
     /// A line for each request, for the message of a test that failed.

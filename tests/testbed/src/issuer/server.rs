@@ -105,12 +105,10 @@ async fn serve_connection(stream: TcpStream, shared: Arc<Shared>) {
     let tls = lock(&shared.tls).clone();
     match tls {
         None => serve_requests(stream, shared).await,
-        Some(config) => {
-            // A client that does not like the certificate goes away.
-            if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
-                serve_requests(stream, shared).await;
-            }
-        }
+        Some(config) => match TlsAcceptor::from(config).accept(stream).await {
+            Ok(stream) => serve_requests(stream, shared).await,
+            Err(_) => lock(&shared.traffic).failed_handshakes += 1,
+        },
     }
 }
 
