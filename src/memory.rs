@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
 use crate::api::{Attempted, IssueReason, Workload};
-use crate::decide::{Outcome, Trouble};
+use crate::decide::{Outcome, Reason, Trouble};
 use crate::secret::Content;
 use crate::token::{InputsFingerprint, RecordSeal};
 
@@ -47,6 +47,8 @@ pub struct Entry {
     pub clock_offset: Option<SignedDuration>,
     /// A failed attempt that the status does not tell yet.
     pub untold: Option<Failed>,
+    /// The trouble of an attempt that was logged with it, until a status tells of it: no second line is needed then.
+    pub logged: Option<Reason>,
     /// When the last request went out, by the clock that nobody can set.
     pub last_request: Option<Duration>,
     /// The seal of the last token that this process was given.

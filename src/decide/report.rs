@@ -130,6 +130,15 @@ pub fn condition<'a>(status: &'a VerteilTokenStatus, type_: &str) -> Option<&'a 
     status.conditions.iter().find(|c| c.type_ == type_)
 }
 
+/// What is to be said of the stored token's end, if `now` tells of it as `before` did not.
+#[must_use]
+pub fn told_expiry<'a>(before: Option<&VerteilTokenStatus>, now: &'a VerteilTokenStatus) -> Option<&'a str> {
+    fn expired(status: &VerteilTokenStatus) -> Option<&Condition> {
+        condition(status, "Ready").filter(|c| c.status == "False" && c.reason == Reason::TokenExpired.as_str())
+    }
+    expired(now).filter(|_| before.and_then(expired).is_none()).map(|c| c.message.as_str())
+}
+
 /// Whether the stored token serves: for the current inputs, and not past its expiry or the grace after it.
 #[must_use]
 pub fn holds(held: &HeldFacts, standing: &Standing, now: Timestamp) -> bool {

@@ -117,6 +117,7 @@ impl Pass<'_> {
             entry.attempted = self.attempt(fetched);
             entry.reachable = false;
             entry.untold = Some(failed.clone());
+            entry.logged = Some(failed.trouble.reason);
         });
         self.tell_failure(view, &failed).await
     }

@@ -118,6 +118,7 @@ impl Pass<'_> {
             let until = view.now.saturating_add(wait).unwrap_or(Timestamp::MAX);
             let ends = self.ctx.clock.elapsed().saturating_add(Duration::try_from(wait).unwrap_or_default());
             entry.refused_writes = Some((refused.saturating_add(1), ends));
+            entry.logged = Some(trouble.reason);
             until
         });
         tracing::warn!(reason = trouble.reason.as_str(), "{}", trouble.message);

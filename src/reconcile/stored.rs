@@ -176,6 +176,7 @@ impl Pass<'_> {
             "the token is kept in memory, but Secret {name} could not be emptied of it; {call}: {message}; empty or delete it"
         );
         tracing::warn!(reason = reason.as_str(), "{message}");
+        self.ctx.memory.with(&self.key, |entry| entry.logged = Some(reason));
         let count = self.ctx.store.refused(&self.token).map_or(0, |refused| refused.count);
         let wait = (FIRST_WAIT << count.min(10)).min(LAST_WAIT);
         let until = self.ctx.clock.elapsed().saturating_add(Duration::from_secs(wait.unsigned_abs()));

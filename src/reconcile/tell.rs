@@ -3,7 +3,7 @@
 use super::Pass;
 use crate::api::VerteilTokenStatus;
 use crate::cluster::{Note, Severity};
-use crate::decide::{CLOCK_SKEW, SECRET_CONTESTED, Trouble, condition};
+use crate::decide::{CLOCK_SKEW, Reason, SECRET_CONTESTED, Trouble, condition, told_expiry};
 
 // === impl Pass ===
 
@@ -19,12 +19,20 @@ impl Pass<'_> {
             tracing::warn!("{}", skew.message);
             self.say(Severity::Warning, CLOCK_SKEW, "RequestToken", &skew.message);
         }
+        if let Some(message) = told_expiry(before, now) {
+            let reason = Reason::TokenExpired.as_str();
+            tracing::warn!(reason, "{message}");
+            self.say(Severity::Warning, reason, "Reconcile", message);
+        }
+        let logged = self.ctx.memory.with(&self.key, |entry| entry.logged.take());
         let old = before.and_then(Trouble::told_by);
         let new = Trouble::told_by(now);
         match (old, new) {
             (Some(old), Some(new)) if old.reason == new.reason => {}
             (_, Some(new)) => {
-                tracing::warn!(reason = new.reason.as_str(), "{}", new.message);
+                if logged != Some(new.reason) {
+                    tracing::warn!(reason = new.reason.as_str(), "{}", new.message);
+                }
                 self.say(Severity::Warning, new.reason.as_str(), "Reconcile", &new.message);
             }
             // With a claim, a request is about to show whether it is over.

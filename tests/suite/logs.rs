@@ -119,6 +119,10 @@ async fn where_warnings_alone_are_logged_they_name_their_resource_to_the_last() 
     for name in ["unlucky", "unsaved"] {
         assert!(said.iter().any(|line| line["name"] == name && line["span"] == "reconcile"), "{said:#?}");
     }
+    // The status that tells of it says no more than the attempt has said.
+    let failed: Vec<&Value> = said.iter().filter(|line| line["name"] == "unlucky").collect();
+    assert_eq!(failed.len(), 1, "{failed:#?}");
+    assert!(failed[0]["message"].as_str().unwrap().contains("the issuer answered 500"), "{failed:#?}");
     world.stores("unsaved", &world.issuer.last_token("unsaved").unwrap()).await;
     world.stays_at(3).await;
 }

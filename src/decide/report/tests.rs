@@ -158,3 +158,28 @@ fn conditions_contradict_each_other_never_and_a_person_is_told_why() {
         assert_eq!(is_true("Ready"), serves, "{report:?}");
     }
 }
+
+#[test]
+fn that_the_token_has_expired_is_told_once_whatever_the_failure_was_called_before() {
+    let mut status = VerteilTokenStatus::default();
+    let mut told = |standing, now| {
+        let before = status.clone();
+        look(&mut status, held(), standing, now);
+        told_expiry(Some(&before), &status).map(str::to_owned)
+    };
+    let unavailable = || trouble(Reason::IssuerUnavailable);
+    let progress = || Standing::Progressing(Trouble::new(Reason::Issuing, "soon"));
+    assert_eq!(told(unavailable(), at(1100)), None);
+    let expired = |why| {
+        format!("the token in Secret flight expired at {} and is kept until it can be replaced: {why}", at(EXPIRY))
+    };
+    assert_eq!(told(unavailable(), at(EXPIRY)), Some(expired("no luck")));
+    assert_eq!(told(unavailable(), at(2100)), None);
+    assert_eq!(told(trouble(Reason::IssuerTimeout), at(2200)), None);
+    assert_eq!(told(Standing::Settled, at(10)), None);
+    // An issuer that repeats its token is asked after its end: not a word of it for a minute.
+    assert_eq!(told(progress(), at(EXPIRY + 59)), None);
+    assert_eq!(told(progress(), at(EXPIRY + 60)), Some(expired("soon")));
+    assert_eq!(told(progress(), at(EXPIRY + 70)), None);
+    assert!(told_expiry(None, &status).is_some());
+}
