@@ -182,12 +182,24 @@ impl Memory {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(key).map(f)
     }
 
-    /// The resource is gone. An unsaved token is kept: the same resource made again takes it up.
-    pub fn forget(&self, key: &Key, now: Timestamp) {
+    /// The resource is gone. An unsaved token is kept until it expires: the same resource made again takes it up. True if there
+    /// was one.
+    pub fn forget(&self, key: &Key, now: Timestamp) -> bool {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(entry) = entries.remove(key) else { return };
+        let Some(entry) = entries.remove(key) else { return false };
+        let unsaved = entry.issued.is_some();
         if let Some(issued) = entry.issued.filter(|i| i.content.record.validity().holds_at(now)) {
             entries.insert(key.clone(), Entry { issued: Some(issued), saved: entry.saved, ..Entry::default() });
+        }
+        unsaved
+    }
+
+    /// The same for one that was kept, once it has expired.
+    pub fn expire(&self, key: &Key, now: Timestamp) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let issued = entries.get(key).and_then(|entry| entry.issued.as_ref());
+        if issued.is_some_and(|issued| !issued.content.record.validity().holds_at(now)) {
+            entries.remove(key);
         }
     }
 
@@ -227,5 +239,57 @@ impl OwnClaim {
     #[must_use]
     pub fn left(&self, elapsed: Duration) -> Duration {
         self.lasts.saturating_sub(elapsed.saturating_sub(self.taken))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test")]
+
+    use super::*;
+    use crate::token::Record;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn remembering(key: &Key) -> Memory {
+        let record = Record::new("fake".to_owned().into(), "Bearer".into(), 3600, at(0), at(0)).unwrap();
+        let issued = Issued {
+            content: Content {
+                record_seal: RecordSeal::of(&record).as_str().to_owned(),
+                input_seal: None,
+                renewed: None,
+                record,
+            },
+            reason: IssueReason::Initial,
+            repeated: false,
+            trouble: None,
+            requested_at: at(0),
+            replaces: None,
+            counted: false,
+            claim: None,
+        };
+        let memory = Memory::default();
+        memory.with(key, |entry| entry.issued = Some(issued.into()));
+        memory
+    }
+
+    #[test]
+    fn an_unsaved_token_outlives_its_resource_until_it_expires() {
+        let key = Key { namespace: "a".into(), name: "flight".into() };
+        let memory = remembering(&key);
+        assert!(memory.forget(&key, at(10)));
+        memory.expire(&key, at(3599));
+        assert_eq!(memory.unsaved(), [key.clone()]);
+        memory.expire(&key, at(3600));
+        assert!(memory.unsaved().is_empty() && memory.peek(&key, |_| ()).is_none());
+        let memory = remembering(&key);
+        assert!(memory.forget(&key, at(3600)));
+        assert!(memory.unsaved().is_empty());
+        memory.with(&key, |entry| entry.failures = 1);
+        memory.expire(&key, at(7200));
+        assert!(!memory.forget(&key, at(7200)));
+        assert!(memory.peek(&key, |_| ()).is_none());
     }
 }

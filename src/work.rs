@@ -93,12 +93,17 @@ pub(crate) async fn work(
     };
     let reconciling = stream::select_all(controllers).for_each(|result| {
         health.beat(context.clock.elapsed());
-        if let Err(kube::runtime::controller::Error::ObjectNotFound(gone)) = &result
-            && gone.name != HEARTBEAT_NAME
-        {
-            let key = Key { namespace: gone.namespace.clone().unwrap_or_default(), name: gone.name.clone() };
-            // Gone while the watch was broken: only the queue has noticed.
-            forget(context, &key);
+        match &result {
+            Err(kube::runtime::controller::Error::ObjectNotFound(beat)) if beat.name == HEARTBEAT_NAME => {
+                // What is kept of resources that are gone ends by time alone.
+                context.count_unsaved();
+            }
+            Err(kube::runtime::controller::Error::ObjectNotFound(gone)) => {
+                let key = Key { namespace: gone.namespace.clone().unwrap_or_default(), name: gone.name.clone() };
+                // Gone while the watch was broken: only the queue has noticed.
+                context.forget(&key);
+            }
+            Ok(_) | Err(_) => {}
         }
         std::future::ready(())
     });
@@ -113,12 +118,16 @@ pub(crate) async fn work(
 fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) {
     let gone = |key: &Key| {
         context.withdraw(key);
-        forget(context, key);
+        context.forget(key);
     };
     match change {
         Change::Exists(token) => {
+            let (key, new) = (Key::of(token), !context.rivals.knows(&Key::of(token)));
             context.remember(token);
-            context.wakes.ring(&Key::of(token));
+            if new && context.memory.peek(&key, |entry| entry.issued.is_some()) == Some(true) {
+                context.count_unsaved();
+            }
+            context.wakes.ring(&key);
         }
         Change::Gone(key) => {
             gone(key);
@@ -133,15 +142,6 @@ fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) {
             }
         }
     }
-}
-
-/// The resource is gone: nothing is remembered of it but a token that was not saved.
-fn forget(context: &Context, key: &Key) {
-    context.memory.forget(key, context.clock.now());
-    context.store.forget(key);
-    context.permits.withdraw(key);
-    context.limits.forget(key);
-    context.reach.forget(key);
 }
 
 /// Says once what was found at start.

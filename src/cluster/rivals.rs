@@ -87,6 +87,12 @@ impl Rivals {
         Neighbours { labelled, first: first.filter(|name| **name != key.name).cloned() }
     }
 
+    /// Whether `token` is there.
+    #[must_use]
+    pub fn knows(&self, token: &Key) -> bool {
+        self.lock().names.contains_key(token)
+    }
+
     /// The resources of `namespace`, or all.
     #[must_use]
     pub fn known(&self, namespace: Option<&str>) -> Vec<Key> {

@@ -234,7 +234,7 @@ impl Pass<'_> {
             entry.attempted = None;
             entry.reachable = false;
         });
-        self.count_unsaved();
+        self.ctx.count_unsaved();
         self.ctx.wakes.ring(&self.key);
         Ok(Step::Decide)
     }

@@ -151,6 +151,29 @@ impl Context {
         self.rivals.remove(key);
     }
 
+    /// Nothing is remembered of a resource that is gone but a token that was not saved.
+    pub fn forget(&self, key: &Key) {
+        let unsaved = self.memory.forget(key, self.clock.now());
+        self.store.forget(key);
+        self.permits.withdraw(key);
+        self.limits.forget(key);
+        self.reach.forget(key);
+        if unsaved {
+            self.count_unsaved();
+        }
+    }
+
+    /// Counts the tokens that are yet to be saved. One of a resource that is gone is not missed by anybody: it is kept in case the
+    /// resource comes back, and until it expires.
+    pub fn count_unsaved(&self) {
+        let (gone, missed): (Vec<Key>, Vec<Key>) =
+            self.memory.unsaved().into_iter().partition(|key| !self.rivals.knows(key));
+        for key in &gone {
+            self.memory.expire(key, self.clock.now());
+        }
+        self.metrics.set_unsaved(missed.len());
+    }
+
     /// Whether this process leads, by the clock: asked anew each time.
     #[must_use]
     pub fn leads(&self) -> bool {

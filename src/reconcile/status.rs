@@ -75,7 +75,7 @@ impl Pass<'_> {
             return Ok(());
         }
         self.ctx.memory.with(&self.key, |entry| entry.issued = None);
-        self.count_unsaved();
+        self.ctx.count_unsaved();
         if unsaved.saved && !issued.repeated {
             let cause = issued.trouble.as_ref().map(|trouble| format!(" ({trouble})")).unwrap_or_default();
             let note = format!(
@@ -132,10 +132,6 @@ impl Pass<'_> {
         }
         self.tell_clock(&mut next, view.now);
         next
-    }
-
-    pub(super) fn count_unsaved(&self) {
-        self.ctx.metrics.set_unsaved(self.ctx.memory.unsaved().len());
     }
 
     /// Whether the status says, of this very spec, that a token is on its way; or, where a claim is waited out, what somebody
