@@ -100,7 +100,7 @@ async fn alerts_and_dashboard_speak_of_what_is_really_scraped() {
         server.has_data(&query).await;
     }
     let rules = server.rules().await;
-    assert_eq!(rules.len(), alerts().len() + 1);
+    assert_eq!(rules.len(), alerts().len() + 2);
     for rule in rules {
         println!("{rule}");
         // As it stands it has to be understood; whether it fires is tested elsewhere.
