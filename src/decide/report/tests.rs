@@ -34,6 +34,10 @@ fn look(
         rivals: Vec::new(),
     };
     *status = next_status(status, &report, now);
+    // What the metric tells is what the message says.
+    let message = condition(status, "RenewalFailing").unwrap().message.clone();
+    let since = message.split_once(SINCE).map(|(_, since)| since.split(',').next().unwrap().parse().unwrap());
+    assert_eq!(renewal_fails_since(status, now), since, "{message}");
     assert!(next_status(status, &report, now) == *status, "a second look changes what the first has told");
     let failing = condition(status, "RenewalFailing").unwrap();
     (failing.status == "True", failing.last_transition_time.0, failing.message.clone())
