@@ -1,8 +1,9 @@
 //! What one process remembers between passes. Losing it never makes a wrong Secret; at worst one more request is made, after
 //! the claim that stands in the status has been waited out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ pub struct Key {
 #[derive(Default)]
 pub struct Memory {
     entries: Mutex<HashMap<Key, Entry>>,
+    /// The resources that were looked at: by hashes, since there may be many, and nothing but a count hangs on it.
+    looked_at: Mutex<HashSet<u64>>,
+    hasher: RandomState,
 }
 
 /// What is remembered of one resource.
@@ -182,9 +186,15 @@ impl Memory {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(key).map(f)
     }
 
+    /// Whether this is the first look at `key`.
+    pub fn looks_first(&self, key: &Key) -> bool {
+        self.looked_at.lock().unwrap_or_else(PoisonError::into_inner).insert(self.hasher.hash_one(key))
+    }
+
     /// The resource is gone. An unsaved token is kept until it expires: the same resource made again takes it up. True if there
     /// was one.
     pub fn forget(&self, key: &Key, now: Timestamp) -> bool {
+        self.looked_at.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.hasher.hash_one(key));
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(entry) = entries.remove(key) else { return false };
         let unsaved = entry.issued.is_some();
@@ -194,7 +204,7 @@ impl Memory {
         unsaved
     }
 
-    /// The same for one that was kept, once it has expired.
+    /// Drops what was kept of a resource that is gone, if its token has expired.
     pub fn expire(&self, key: &Key, now: Timestamp) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let issued = entries.get(key).and_then(|entry| entry.issued.as_ref());

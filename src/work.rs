@@ -11,7 +11,6 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::VerteilToken;
 use crate::args::RunArgs;
 use crate::clock::Clock;
 use crate::cluster::{Change, Listed, Tokens, bells, tokens};
@@ -122,7 +121,8 @@ fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) {
     };
     match change {
         Change::Exists(token) => {
-            let (key, new) = (Key::of(token), !context.rivals.knows(&Key::of(token)));
+            let key = Key::of(token);
+            let new = !context.rivals.knows(&key);
             context.remember(token);
             if new && context.memory.peek(&key, |entry| entry.issued.is_some()) == Some(true) {
                 context.count_unsaved();
@@ -146,7 +146,6 @@ fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) {
 
 /// Says once what was found at start.
 fn announce_reuse(watched: &Resources, context: &Context) {
-    let now = context.clock.now();
     let (mut resources, mut valid, mut undecodable) = (0_usize, 0_usize, 0_usize);
     for object in watched.all() {
         resources += 1;
@@ -154,19 +153,7 @@ fn announce_reuse(watched: &Resources, context: &Context) {
             undecodable += 1;
             continue;
         };
-        let Some(end) = stored_until(token, context) else { continue };
-        valid += 1;
-        context.metrics.reused();
-        let expires_in_seconds = end.as_second().saturating_sub(now.as_second());
-        let expires_in_hours = expires_in_seconds / 3600;
-        let key = Key::of(token);
-        tracing::debug!(
-            namespace = key.namespace,
-            name = key.name,
-            expires_in_seconds,
-            expires_in_hours,
-            "Loaded valid token. Expires in {expires_in_seconds} seconds ({expires_in_hours} hours)"
-        );
+        valid += usize::from(settled_until(token, context).is_some());
     }
     tracing::info!(
         resources,
@@ -174,12 +161,6 @@ fn announce_reuse(watched: &Resources, context: &Context) {
         undecodable,
         "Loaded valid tokens from their Secrets: none of them is requested"
     );
-}
-
-/// The expiry of a token that needs no look.
-fn stored_until(token: &VerteilToken, context: &Context) -> Option<jiff::Timestamp> {
-    settled_until(token, context)?;
-    token.status.as_ref()?.expires_at.as_ref().map(|time| time.0)
 }
 
 /// A beat every so often, through the queue once it runs.

@@ -131,7 +131,11 @@ impl Metrics {
             metrics.concurrent.clone(),
         );
         registry.register("secret_writes", "Writes of token Secrets, by kind", metrics.secret_writes.clone());
-        registry.register("reused", "Stored tokens taken over at start without a request", metrics.reused.clone());
+        registry.register(
+            "reused",
+            "Stored tokens found at the first look at their resource, which need not be requested",
+            metrics.reused.clone(),
+        );
         registry.register(
             "unsaved",
             "Tokens in memory whose Secret or status is not written yet",
@@ -233,7 +237,7 @@ impl Metrics {
         self.secret_writes.get_or_create(&[("kind", kind)]).inc();
     }
 
-    /// A stored token was found at start.
+    /// A stored token was found.
     pub fn reused(&self) {
         self.reused.inc();
     }
