@@ -11,6 +11,7 @@ use tracing::Instrument as _;
 
 use crate::cluster::{ApiError, Note, Severity, Tokens};
 use crate::memory::Key;
+use crate::metrics::PANIC;
 use crate::reconcile::{Context, reconcile};
 
 /// Waits after a pass that failed at the apiserver, doubled from the first to the last.
@@ -32,7 +33,7 @@ impl PassError {
     const fn category(&self) -> &'static str {
         match self {
             Self::Api(error) => error.category(),
-            Self::Panic => "Panic",
+            Self::Panic => PANIC,
         }
     }
 }
