@@ -9,7 +9,7 @@ use kube::Resource as _;
 use kube::runtime::controller::Action;
 use tracing::Instrument as _;
 
-use crate::cluster::{ApiError, Note, Severity, Tokens};
+use crate::cluster::{ApiError, Occurrence, Tokens};
 use crate::memory::Key;
 use crate::metrics::PANIC;
 use crate::reconcile::{Context, reconcile};
@@ -54,8 +54,7 @@ pub(crate) async fn pass(object: Arc<Tokens>, context: Arc<Context>) -> Result<A
                     return Ok(Action::await_change());
                 }
                 let note = format!("the resource cannot be read and is left alone: {}", invalid.error);
-                let note = Note { severity: Severity::Warning, reason: "Undecodable", action: "Read", note };
-                context.events.say_once(object.meta(), &note, context.clock.now());
+                context.events.say_once(object.meta(), &Occurrence::Undecodable.note(note), context.clock.now());
                 Ok(Action::await_change())
             }
         }

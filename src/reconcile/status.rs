@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use super::Pass;
 use super::look::View;
 use crate::api::VerteilTokenStatus;
-use crate::cluster::{ApiError, Severity};
+use crate::cluster::{ApiError, Occurrence};
 use crate::decide::{
     Place, Reason, Report, Standing, Stored, Trouble, condition, held_by_account, next_status, unscheduled_after,
     wants_saving,
@@ -87,7 +87,7 @@ impl Pass<'_> {
                 },
                 issued.content.record.validity().expires_at
             );
-            self.say(Severity::Normal, "TokenIssued", "RequestToken", &note);
+            self.tell_of(Occurrence::TokenIssued, &note);
         } else if unsaved.saved {
             tracing::info!(
                 "the issuer answered with the token it had already given: it is asked again after its expiry"
