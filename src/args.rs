@@ -101,7 +101,7 @@ pub struct RunArgs {
     #[arg(long, env = "VERTEIL_HTTP_LISTEN", default_value = "[::]:8080", value_name = "ADDRESS")]
     pub http_listen: SocketAddr,
 
-    /// Metrics of each resource, with its namespace and name as labels
+    /// Metrics of each resource, with its namespace and name as labels; alerts and dashboard need them
     #[arg(
         long,
         env = "VERTEIL_PER_RESOURCE_METRICS",

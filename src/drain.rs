@@ -30,7 +30,8 @@ pub async fn save_unsaved(ctx: &Context, patience: Duration) {
     }
     tracing::info!(count = unsaved.len(), "saving what is still in memory");
     let saving = stream::iter(unsaved).for_each_concurrent(CONCURRENCY, |key| async move {
-        let span = tracing::info_span!("drain", namespace = key.namespace, name = key.name);
+        // Of the highest level, as that of a pass.
+        let span = tracing::error_span!("drain", namespace = key.namespace, name = key.name);
         while !save(ctx, &key).instrument(span.clone()).await {
             tokio::time::sleep(PAUSE).await;
         }

@@ -1,8 +1,9 @@
 //! What one process remembers between passes. Losing it never makes a wrong Secret; at worst one more request is made, after
 //! the claim that stands in the status has been waited out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
 use crate::api::{Attempted, IssueReason, Workload};
-use crate::decide::{Failures, Outcome, Trouble};
+use crate::decide::{Failures, Outcome, Reason, Trouble};
 use crate::secret::Content;
 use crate::token::{InputsFingerprint, RecordSeal};
 
@@ -27,6 +28,9 @@ pub struct Key {
 #[derive(Default)]
 pub struct Memory {
     entries: Mutex<Entries>,
+    /// The resources that were looked at: by hashes, since there may be many, and nothing but a count hangs on it.
+    looked_at: Mutex<HashSet<u64>>,
+    hasher: RandomState,
 }
 
 #[derive(Default)]
@@ -45,6 +49,8 @@ pub struct Entry {
     pub issued: Option<Arc<Issued>>,
     /// The Secret was written with it.
     pub saved: bool,
+    /// There is no such resource any more: only its token is kept.
+    pub gone: bool,
     /// The inputs of the last failed attempt.
     pub attempted: Option<Box<Attempt>>,
     /// End of the wait after a failed attempt, in case the status could not be written.
@@ -55,6 +61,8 @@ pub struct Entry {
     pub clock_offset: Option<SignedDuration>,
     /// A failed attempt that the status does not tell yet.
     pub untold: Option<Box<Failed>>,
+    /// The trouble of an attempt that was logged with it, until a status tells of it: no second line is needed then.
+    pub logged: Option<Reason>,
     /// When the last request went out, by the clock that nobody can set.
     pub last_request: Option<Duration>,
     /// The seal of the last token that this process was given.
@@ -200,16 +208,37 @@ impl Memory {
         self.lock().of.get(key).map(|entry| f(entry))
     }
 
-    /// The resource is gone. An unsaved token is kept: the same resource made again takes it up.
+    /// Whether this is the first look at `key`.
+    pub fn looks_first(&self, key: &Key) -> bool {
+        self.looked_at.lock().unwrap_or_else(PoisonError::into_inner).insert(self.hasher.hash_one(key))
+    }
+
+    /// The resource is gone. An unsaved token is kept until it expires: the same resource made again takes it up.
     pub fn forget(&self, key: &Key, now: Timestamp) {
+        self.looked_at.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.hasher.hash_one(key));
         let mut entries = self.lock();
         let Some(entry) = entries.of.remove(key) else { return };
         entries.unsaved = entries.unsaved.saturating_sub(usize::from(counts(&entry)));
         if let Some(issued) = entry.issued.filter(|i| i.content.record.validity().holds_at(now)) {
-            let kept = Entry { issued: Some(issued), saved: entry.saved, ..Entry::default() };
-            entries.unsaved += usize::from(counts(&kept));
+            let kept = Entry { issued: Some(issued), saved: entry.saved, gone: true, ..Entry::default() };
             entries.of.insert(key.clone(), Box::new(kept));
         }
+    }
+
+    /// The resource exists. True if it was gone and its token is counted again.
+    pub fn found(&self, key: &Key) -> bool {
+        let mut entries = self.lock();
+        let Some(entry) = entries.of.get_mut(key).filter(|entry| entry.gone) else { return false };
+        entry.gone = false;
+        let counted = counts(entry);
+        entries.unsaved += usize::from(counted);
+        counted
+    }
+
+    /// Drops what was kept of resources that are gone, where the token has expired.
+    pub fn expire(&self, now: Timestamp) {
+        let holds = |entry: &Entry| entry.issued.as_ref().is_some_and(|i| i.content.record.validity().holds_at(now));
+        self.lock().of.retain(|_, entry| !entry.gone || holds(entry));
     }
 
     /// Whether the token of `key` is yet to be written to its Secret or status.
@@ -262,9 +291,9 @@ impl Entry {
     }
 }
 
-/// Whether the metric of unsaved tokens counts it.
+/// Whether the metric of unsaved tokens counts it: one of a resource that is gone is not missed by anybody.
 const fn counts(entry: &Entry) -> bool {
-    entry.is_unsaved()
+    entry.is_unsaved() && !entry.gone
 }
 
 // === impl Attempt ===
@@ -336,13 +365,30 @@ mod tests {
         memory.with(&key("one"), |entry| entry.issued = None);
         memory.with(&key("one"), |entry| entry.issued = None);
         agree(2);
-        // Kept while it lives, in case the resource is made again.
-        memory.forget(&key("two"), at(0));
         memory.forget(&key("none"), at(0));
-        agree(2);
-        memory.forget(&key("two"), at(3600));
         memory.forget(&key("three"), at(3600));
-        agree(0);
+        agree(1);
+    }
+
+    #[test]
+    fn an_unsaved_token_outlives_its_resource_until_it_expires_and_is_not_counted() {
+        let memory = Memory::default();
+        for name in ["one", "two"] {
+            memory.with(&key(name), |entry| entry.issued = issued());
+            memory.forget(&key(name), at(10));
+        }
+        memory.expire(at(3599));
+        assert_eq!((memory.count_unsaved(), memory.unsaved().len()), (0, 2));
+        // Made again, it takes its token up.
+        assert!(memory.found(&key("two")));
+        assert!(!memory.found(&key("two")) && !memory.found(&key("new")));
+        assert_eq!((memory.count_unsaved(), memory.unsaved().len()), (1, 2));
+        memory.with(&key("two"), |entry| entry.failures = 1);
+        memory.expire(at(3600));
+        assert_eq!((memory.count_unsaved(), memory.unsaved()), (1, vec![key("two")]));
+        memory.forget(&key("two"), at(3600));
+        assert_eq!((memory.count_unsaved(), memory.unsaved().len()), (0, 0));
+        assert!(memory.peek(&key("two"), |_| ()).is_none());
     }
 
     #[test]

@@ -9,8 +9,9 @@ use kube::Resource as _;
 use kube::runtime::controller::Action;
 use tracing::Instrument as _;
 
-use crate::cluster::{ApiError, Note, Severity, Tokens};
+use crate::cluster::{ApiError, Occurrence, Tokens};
 use crate::memory::Key;
+use crate::metrics::PANIC;
 use crate::reconcile::{Context, reconcile};
 
 /// Waits after a pass that failed at the apiserver, doubled from the first to the last.
@@ -32,7 +33,7 @@ impl PassError {
     const fn category(&self) -> &'static str {
         match self {
             Self::Api(error) => error.category(),
-            Self::Panic => "Panic",
+            Self::Panic => PANIC,
         }
     }
 }
@@ -40,7 +41,8 @@ impl PassError {
 /// One pass over one resource. A panic in it is an error of that resource alone.
 pub(crate) async fn pass(object: Arc<Tokens>, context: Arc<Context>) -> Result<Action, PassError> {
     let key = Key::of(object.as_ref());
-    let span = tracing::info_span!("reconcile", namespace = key.namespace, name = key.name);
+    // Of the highest level: a filter that drops the span drops the resource's name from every line in it.
+    let span = tracing::error_span!("reconcile", namespace = key.namespace, name = key.name);
     let started = context.clock.elapsed();
     let pass = async {
         context.stop.run_until_cancelled(context.listed()).await;
@@ -54,8 +56,7 @@ pub(crate) async fn pass(object: Arc<Tokens>, context: Arc<Context>) -> Result<A
                     return Ok(Action::await_change());
                 }
                 let note = format!("the resource cannot be read and is left alone: {}", invalid.error);
-                let note = Note { severity: Severity::Warning, reason: "Undecodable", action: "Read", note };
-                context.events.say_once(object.meta(), &note, context.clock.now());
+                context.events.say_once(object.meta(), &Occurrence::Undecodable.note(note), context.clock.now());
                 Ok(Action::await_change())
             }
         }

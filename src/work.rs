@@ -11,7 +11,6 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::VerteilToken;
 use crate::args::RunArgs;
 use crate::clock::Clock;
 use crate::cluster::{Change, Listed, Tokens, bells, tokens};
@@ -93,12 +92,18 @@ pub(crate) async fn work(
     };
     let reconciling = stream::select_all(controllers).for_each(|result| {
         health.beat(context.clock.elapsed());
-        if let Err(kube::runtime::controller::Error::ObjectNotFound(gone)) = &result
-            && gone.name != HEARTBEAT_NAME
-        {
-            let key = Key { namespace: gone.namespace.clone().unwrap_or_default(), name: gone.name.clone() };
-            // Gone while the watch was broken: only the queue has noticed.
-            forget(context, &key);
+        match &result {
+            Err(kube::runtime::controller::Error::ObjectNotFound(beat)) if beat.name == HEARTBEAT_NAME => {
+                // What is kept of resources that are gone ends by time alone.
+                context.memory.expire(context.clock.now());
+                context.count_unsaved();
+            }
+            Err(kube::runtime::controller::Error::ObjectNotFound(gone)) => {
+                let key = Key { namespace: gone.namespace.clone().unwrap_or_default(), name: gone.name.clone() };
+                // Gone while the watch was broken: only the queue has noticed.
+                context.forget(&key);
+            }
+            Ok(_) | Err(_) => {}
         }
         std::future::ready(())
     });
@@ -113,12 +118,16 @@ pub(crate) async fn work(
 fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) {
     let gone = |key: &Key| {
         context.withdraw(key);
-        forget(context, key);
+        context.forget(key);
     };
     match change {
         Change::Exists(token) => {
+            let key = Key::of(token);
             context.remember(token);
-            context.wakes.ring(&Key::of(token));
+            if context.memory.found(&key) {
+                context.count_unsaved();
+            }
+            context.wakes.ring(&key);
         }
         Change::Gone(key) => {
             gone(key);
@@ -135,16 +144,8 @@ fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) {
     }
 }
 
-/// The resource is gone: nothing is remembered of it but a token that was not saved.
-fn forget(context: &Context, key: &Key) {
-    context.memory.forget(key, context.clock.now());
-    context.store.forget(key);
-    context.leave_lines(key);
-}
-
 /// Says once what was found at start.
 fn announce_reuse(watched: &Resources, context: &Context) {
-    let now = context.clock.now();
     let (mut resources, mut valid, mut undecodable) = (0_usize, 0_usize, 0_usize);
     for object in watched.all() {
         resources += 1;
@@ -152,19 +153,7 @@ fn announce_reuse(watched: &Resources, context: &Context) {
             undecodable += 1;
             continue;
         };
-        let Some(end) = stored_until(token, context) else { continue };
-        valid += 1;
-        context.metrics.reused();
-        let expires_in_seconds = end.as_second().saturating_sub(now.as_second());
-        let expires_in_hours = expires_in_seconds / 3600;
-        let key = Key::of(token);
-        tracing::debug!(
-            namespace = key.namespace,
-            name = key.name,
-            expires_in_seconds,
-            expires_in_hours,
-            "Loaded valid token. Expires in {expires_in_seconds} seconds ({expires_in_hours} hours)"
-        );
+        valid += usize::from(settled_until(token, context).is_some());
     }
     tracing::info!(
         resources,
@@ -172,12 +161,6 @@ fn announce_reuse(watched: &Resources, context: &Context) {
         undecodable,
         "Loaded valid tokens from their Secrets: none of them is requested"
     );
-}
-
-/// The expiry of a token that needs no look.
-fn stored_until(token: &VerteilToken, context: &Context) -> Option<jiff::Timestamp> {
-    settled_until(token, context)?;
-    token.status.as_ref()?.expires_at.as_ref().map(|time| time.0)
 }
 
 /// A beat every so often, through the queue once it runs.

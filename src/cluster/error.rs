@@ -60,7 +60,11 @@ pub enum ApiError {
 // === impl ApiError ===
 
 impl ApiError {
-    /// The category, as metrics name it.
+    /// Every category.
+    pub const CATEGORIES: [&'static str; 6] =
+        ["ApiUnavailable", "Conflict", "Forbidden", "NotFound", "Terminating", "WriteRefused"];
+
+    /// The category, one of [`Self::CATEGORIES`], as metrics name it.
     #[must_use]
     pub const fn category(&self) -> &'static str {
         match self {
@@ -142,4 +146,25 @@ fn chain(error: &kube::Error) -> String {
         cause = source.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_category_is_one_of_those_that_metrics_begin_with() {
+        let call = "get Secret";
+        let errors = [
+            ApiError::Conflict { call },
+            ApiError::NotFound { call },
+            ApiError::Terminating { call },
+            ApiError::Forbidden { call, message: String::new() },
+            ApiError::Refused { call, message: String::new() },
+            ApiError::Unavailable { call, message: String::new() },
+        ];
+        let mut categories = errors.map(|error| error.category());
+        categories.sort_unstable();
+        assert_eq!(categories, ApiError::CATEGORIES);
+    }
 }

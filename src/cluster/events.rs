@@ -45,7 +45,7 @@ pub enum Severity {
 pub struct Note {
     /// Normal or Warning.
     pub severity: Severity,
-    /// Why the action was taken: one of the documented reasons.
+    /// Why the action was taken: one of the documented reasons, or an [`super::Occurrence`].
     pub reason: &'static str,
     /// What the operator did or tried.
     pub action: &'static str,

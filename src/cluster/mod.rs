@@ -3,6 +3,7 @@
 mod calls;
 mod error;
 mod events;
+mod occurrence;
 mod reviews;
 mod rivals;
 mod versions;
@@ -13,6 +14,7 @@ pub use calls::Cluster;
 pub(crate) use calls::{config_map_key, version};
 pub use error::ApiError;
 pub use events::{Events, Note, Severity};
+pub use occurrence::Occurrence;
 pub use rivals::Rivals;
 pub(crate) use versions::is_as_new_as;
 pub use versions::{Seen, Versions};

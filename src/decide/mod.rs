@@ -19,7 +19,7 @@ pub use pace::{
 pub use reason::Reason;
 pub use report::{
     HeldFacts, Place, Report, SECRET_CONTESTED, Standing, TOKEN_EXPIRED_GRACE, Trouble, condition, contest,
-    held_by_account, holds, next_status,
+    held_by_account, holds, next_status, renewal_fails_since, told_expiry,
 };
 pub use restart_reason::{Outcome, RestartReason, WORKLOADS_RESTARTED};
 pub use rollout::{RolloutFacts, enter_rollout, finish_rollout, restart_wait, rollout_is_settled};

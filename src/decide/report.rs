@@ -124,10 +124,33 @@ pub fn held_by_account(status: &VerteilTokenStatus) -> Option<(Trouble, Timestam
     Some((Trouble::told_by(status).filter(limited)?, until.0))
 }
 
+/// Since when renewal fails, as the message of RenewalFailing has it: none before the renewal point, if all that stands in the way
+/// is what will keep the operator from trying then.
+#[must_use]
+pub fn renewal_fails_since(status: &VerteilTokenStatus, now: Timestamp) -> Option<Timestamp> {
+    let failing = condition(status, "RenewalFailing").filter(|c| c.status == "True")?;
+    let (reason, renewal) = (Reason::parse(&failing.reason)?, status.renewal_time.as_ref()?.0);
+    begin_of_failure(reason, failing.last_transition_time.0, renewal, now)
+}
+
+/// A request that failed tells by itself that renewal fails; what keeps the operator from trying does so from the renewal point on.
+fn begin_of_failure(reason: Reason, told: Timestamp, renewal: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    if reason.is_waited_out() { Some(told) } else { (now >= renewal).then_some(told.max(renewal)) }
+}
+
 /// The condition of this type.
 #[must_use]
 pub fn condition<'a>(status: &'a VerteilTokenStatus, type_: &str) -> Option<&'a Condition> {
     status.conditions.iter().find(|c| c.type_ == type_)
+}
+
+/// What is to be said of the stored token's end, if `now` tells of it as `before` did not.
+#[must_use]
+pub fn told_expiry<'a>(before: Option<&VerteilTokenStatus>, now: &'a VerteilTokenStatus) -> Option<&'a str> {
+    fn expired(status: &VerteilTokenStatus) -> Option<&Condition> {
+        condition(status, "Ready").filter(|c| c.status == "False" && c.reason == Reason::TokenExpired.as_str())
+    }
+    expired(now).filter(|_| before.and_then(expired).is_none()).map(|c| c.message.as_str())
 }
 
 /// Whether the stored token serves: for the current inputs, and not past its expiry or the grace after it.
@@ -254,11 +277,9 @@ impl Conditions<'_> {
     fn set_failing(&mut self, trouble: &Trouble, held: &HeldFacts) {
         let failing = condition(self.old, "RenewalFailing").filter(|c| c.status == "True");
         let told = failing.map_or(whole_seconds(self.now), |c| c.last_transition_time.0);
-        let tried = trouble.reason.is_waited_out();
-        if !tried && self.now < held.renewal {
+        let Some(since) = begin_of_failure(trouble.reason, told, held.renewal, self.now) else {
             return self.set("RenewalFailing", true, trouble.reason.as_str(), &trouble.message);
-        }
-        let since = if tried { told } else { told.max(held.renewal) };
+        };
         let end = held.validity.expires_at;
         let outlook = match (held.current, held.validity.holds_at(self.now)) {
             (true, true) => format!("the stored token holds until {end}"),

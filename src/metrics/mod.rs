@@ -24,16 +24,15 @@ use prometheus_client::registry::{Registry, Unit};
 use activity::Latest;
 
 use crate::api::IssueReason;
-use crate::cluster::Severity;
+use crate::cluster::{ApiError, Severity};
 use crate::decide::{FailureClass, Outcome, Reason, RestartReason};
 
 type Label = [(&'static str, &'static str); 1];
 
 /// Kinds of Secret writes.
 const WRITES: [&str; 3] = ["create", "update", "repair"];
-/// Classes of failed passes.
-const ERRORS: [&str; 7] =
-    ["ApiUnavailable", "Conflict", "Forbidden", "NotFound", "Panic", "Terminating", "WriteRefused"];
+/// Class of a pass that panicked; those that failed otherwise have the category of their error.
+pub(crate) const PANIC: &str = "Panic";
 /// Watched kinds.
 const WATCHES: [&str; 3] = ["ConfigMap", "Secret", "VerteilToken"];
 
@@ -99,7 +98,7 @@ impl Metrics {
             unsaved: Gauge::default(),
             undecodable: Gauge::default(),
             reconcile_duration: Histogram::new([0.0001, 0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0]),
-            reconcile_errors: family("class", ERRORS),
+            reconcile_errors: family("class", ApiError::CATEGORIES.into_iter().chain([PANIC])),
             watch_errors: family("kind", WATCHES),
             rollout_restarts: family("outcome", Outcome::REASONS.map(RestartReason::as_str)),
             events_dropped: family("type", Severity::ALL.map(Severity::as_str)),
@@ -134,7 +133,11 @@ impl Metrics {
             metrics.concurrent.clone(),
         );
         registry.register("secret_writes", "Writes of token Secrets, by kind", metrics.secret_writes.clone());
-        registry.register("reused", "Stored tokens taken over at start without a request", metrics.reused.clone());
+        registry.register(
+            "reused",
+            "Stored tokens found at the first look at their resource, which need not be requested",
+            metrics.reused.clone(),
+        );
         registry.register(
             "unsaved",
             "Tokens in memory whose Secret or status is not written yet",
@@ -241,7 +244,7 @@ impl Metrics {
         self.secret_writes.get_or_create(&[("kind", kind)]).inc();
     }
 
-    /// A stored token was found at start.
+    /// A stored token was found.
     pub fn reused(&self) {
         self.reused.inc();
     }

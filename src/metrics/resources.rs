@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -12,7 +13,7 @@ use prometheus_client::registry::Unit;
 use crate::api::{VerteilToken, VerteilTokenStatus};
 use crate::clock::Clock;
 use crate::cluster::Tokens;
-use crate::decide::{Reason, condition};
+use crate::decide::{Reason, condition, renewal_fails_since};
 use crate::lease::Leadership;
 use crate::resources::{Resources, is_true, reason};
 
@@ -33,21 +34,21 @@ struct Gauge {
     name: &'static str,
     help: &'static str,
     unit: Option<Unit>,
-    value: fn(&VerteilToken, &VerteilTokenStatus) -> Option<i64>,
+    value: fn(&VerteilToken, &VerteilTokenStatus, Timestamp) -> Option<i64>,
 }
 
-const GAUGES: [Gauge; 6] = [
+const GAUGES: [Gauge; 7] = [
     Gauge {
         name: "ready",
         help: "1 if the condition Ready of the resource is True, else 0.",
         unit: None,
-        value: |_, status| Some(i64::from(is_true(status, "Ready"))),
+        value: |_, status, _| Some(i64::from(is_true(status, "Ready"))),
     },
     Gauge {
         name: "ready_changed_timestamp",
         help: "When the condition Ready of the resource last changed, or when the resource was created.",
         unit: Some(Unit::Seconds),
-        value: |token, status| {
+        value: |token, status, _| {
             let changed = condition(status, "Ready").map(|ready| &ready.last_transition_time);
             changed.or(token.metadata.creation_timestamp.as_ref()).map(|time| time.0.as_second())
         },
@@ -56,26 +57,32 @@ const GAUGES: [Gauge; 6] = [
         name: "renewal_failing",
         help: "1 if the condition RenewalFailing of the resource is True, else 0.",
         unit: None,
-        value: |_, status| Some(i64::from(is_true(status, "RenewalFailing"))),
+        value: |_, status, _| Some(i64::from(is_true(status, "RenewalFailing"))),
+    },
+    Gauge {
+        name: "renewal_failing_since_timestamp",
+        help: "Since when renewal fails; none while it does not.",
+        unit: Some(Unit::Seconds),
+        value: |_, status, now| renewal_fails_since(status, now).map(Timestamp::as_second),
     },
     Gauge {
         name: "issue_timestamp",
         help: "When the stored token was requested; none without a stored token.",
         unit: Some(Unit::Seconds),
         // The time outlives the token in the status.
-        value: |_, status| status.expires_at.as_ref().and(status.issued_at.as_ref()).map(|time| time.0.as_second()),
+        value: |_, status, _| status.expires_at.as_ref().and(status.issued_at.as_ref()).map(|time| time.0.as_second()),
     },
     Gauge {
         name: "expiry_timestamp",
         help: "When the stored token expires; none without a stored token.",
         unit: Some(Unit::Seconds),
-        value: |_, status| status.expires_at.as_ref().map(|time| time.0.as_second()),
+        value: |_, status, _| status.expires_at.as_ref().map(|time| time.0.as_second()),
     },
     Gauge {
         name: "renewal_timestamp",
         help: "When the successor of the stored token is requested; none without a stored token.",
         unit: Some(Unit::Seconds),
-        value: |_, status| status.renewal_time.as_ref().map(|time| time.0.as_second()),
+        value: |_, status, _| status.renewal_time.as_ref().map(|time| time.0.as_second()),
     },
 ];
 
@@ -94,9 +101,9 @@ impl Collector for ResourceMetrics {
         if !self.leading.covers(self.clock.elapsed()) {
             return Ok(());
         }
-        let all: Vec<Arc<Tokens>> = self.resources.all().collect();
+        let (all, now): (Vec<Arc<Tokens>>, _) = (self.resources.all().collect(), self.clock.now());
         for gauge in &GAUGES {
-            encode_gauge(&mut encoder, gauge, &all)?;
+            encode_gauge(&mut encoder, gauge, &all, now)?;
         }
         encode_issued(&mut encoder, &all)?;
         encode_state(&mut encoder, &all)
@@ -109,12 +116,12 @@ impl fmt::Debug for ResourceMetrics {
     }
 }
 
-fn encode_gauge(encoder: &mut DescriptorEncoder, gauge: &Gauge, all: &[Arc<Tokens>]) -> fmt::Result {
+fn encode_gauge(encoder: &mut DescriptorEncoder, gauge: &Gauge, all: &[Arc<Tokens>], now: Timestamp) -> fmt::Result {
     let Gauge { name, help, unit, value } = gauge;
     let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
     for token in all.iter().filter_map(|object| object.0.as_ref().ok()) {
         let nothing = VerteilTokenStatus::default();
-        if let Some(value) = value(token, token.status.as_ref().unwrap_or(&nothing)) {
+        if let Some(value) = value(token, token.status.as_ref().unwrap_or(&nothing), now) {
             metric.encode_family(&labels(token))?.encode_gauge(&value)?;
         }
     }
@@ -218,6 +225,7 @@ mod tests {
                 format!("issued_total{labels} 7"),
                 format!("ready_changed_timestamp_seconds{labels} 1795510800"),
                 format!("ready{labels} 1"),
+                format!("renewal_failing_since_timestamp_seconds{labels} 1795510800"),
                 format!("renewal_failing{labels} 1"),
                 format!("renewal_timestamp_seconds{labels} 1795553400"),
                 r#"state{namespace="search",name="flight",reason="RateLimited"} 1"#.to_owned(),
@@ -232,7 +240,7 @@ mod tests {
         });
         let told = scrape(vec![object("refused", &refused), object("new", &json!({}))], Leadership::always());
         assert!(
-            !told.iter().any(|line| line.contains("expiry") || line.contains("issue_") || line.contains("renewal_t"))
+            !told.iter().any(|line| ["expiry", "issue_", "renewal_t", "since"].iter().any(|word| line.contains(word)))
         );
         for line in [
             r#"ready{namespace="search",name="new"} 0"#,

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::look::{Fetched, View};
 use super::{Pass, Step};
-use crate::cluster::{ApiError, Severity};
+use crate::cluster::{ApiError, Occurrence};
 use crate::credentials::hint;
 use crate::decide::{ClaimView, FailureClass, Failures, LAST_SECOND_DELAY, Reason, Standing, Trouble, jittered};
 use crate::issuer::{Failure, Hold, Turn};
@@ -129,6 +129,7 @@ impl Pass<'_> {
             entry.attempted = self.attempt(fetched).map(Box::new);
             entry.reachable = false;
             entry.untold = Some(Box::new(failed.clone()));
+            entry.logged = Some(failed.trouble.reason);
         });
         self.tell_failure(view, &failed).await
     }
@@ -170,7 +171,7 @@ impl Pass<'_> {
 
     pub(super) fn say_ambiguous(&self, why: &str) {
         self.ctx.metrics.ambiguous();
-        self.say(Severity::Warning, "AmbiguousGeneration", "RequestToken", why);
+        self.tell_of(Occurrence::AmbiguousGeneration, why);
     }
 
     /// A number for jitter, from what is at hand.

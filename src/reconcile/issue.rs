@@ -34,7 +34,7 @@ use super::look::{Fetched, View};
 use super::report::UNFINISHED;
 use super::{Pass, Step};
 use crate::api::{IssueReason, RENEW_ANNOTATION};
-use crate::cluster::{ApiError, Severity, version};
+use crate::cluster::{ApiError, Occurrence, version};
 use crate::credentials::check_issuer;
 use crate::decide::{FailureClass, Reason, Trouble, covers_request};
 use crate::issuer::{Answer, Exchange, Failure, Turn, host_of, interpret};
@@ -191,12 +191,8 @@ impl Pass<'_> {
             return Ok(step);
         }
         if answer.lifetime.source == LifetimeSource::Assumed && !repeated {
-            self.say(
-                Severity::Warning,
-                "LifetimeAssumed",
-                "RequestToken",
-                "the issuer does not say how long the token lives: an hour is assumed",
-            );
+            let note = "the issuer does not say how long the token lives: an hour is assumed";
+            self.tell_of(Occurrence::LifetimeAssumed, note);
         }
         if !answer.token_type.eq_ignore_ascii_case("Bearer") {
             tracing::warn!("the issuer gave a token of another type than Bearer");
@@ -246,7 +242,7 @@ impl Pass<'_> {
             entry.attempted = None;
             entry.reachable = false;
         });
-        self.count_unsaved();
+        self.ctx.count_unsaved();
         self.ctx.wakes.ring(&self.key);
         Ok(Step::Decide)
     }

@@ -15,6 +15,7 @@ mod authority;
 mod claim;
 mod failure;
 mod former;
+mod found;
 mod issue;
 mod line;
 mod look;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use found::FirstLook;
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
 use tokio_util::sync::CancellationToken;
@@ -159,6 +161,19 @@ impl Context {
         self.reach.forget(key);
     }
 
+    /// Nothing is remembered of a resource that is gone but a token that was not saved.
+    pub fn forget(&self, key: &Key) {
+        self.memory.forget(key, self.clock.now());
+        self.store.forget(key);
+        self.leave_lines(key);
+        self.count_unsaved();
+    }
+
+    /// Counts the tokens that are yet to be saved.
+    pub fn count_unsaved(&self) {
+        self.metrics.set_unsaved(self.memory.count_unsaved());
+    }
+
     /// Whether this process leads, by the clock: asked anew each time.
     #[must_use]
     pub fn leads(&self) -> bool {
@@ -225,6 +240,8 @@ async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Resul
         return Ok(Next::Look(Action::requeue(STALE_SLEEP)));
     }
     if let Some(until) = settled_until(token, ctx) {
+        let end = token.status.as_ref().and_then(|status| status.expires_at.as_ref()).map(|time| time.0);
+        FirstLook::Settled(end).note(ctx, key);
         return Ok(Next::Look(sleep_until(until, ctx.clock.now())));
     }
     let mut pass = Pass { ctx, key: key.clone(), token: token.clone(), confirmed: false };
@@ -250,6 +267,9 @@ async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Resul
             // Only a request checks that assumption by itself.
             fetched = pass.fetch_all().await?;
             continue;
+        }
+        if !fetched.assumed_absent {
+            FirstLook::of(&view).note(ctx, key);
         }
         tracing::debug!(?decision, "decided");
         let untold = pass.untold_failure(&view).filter(|_| decision != Decision::Leave);

@@ -13,8 +13,8 @@ use super::{LONGEST_SLEEP, Pass, sleep_until};
 use crate::api::{Attempted, Verified};
 use crate::cluster::{ApiError, version};
 use crate::decide::{
-    Block, ClaimView, Failures, HeldFacts, Lost, Reason, Report, Standing, Stored, TOKEN_EXPIRED_GRACE, Trouble,
-    next_status,
+    Block, ClaimView, Failures, HeldFacts, Lost, Reason, Report, SECRET_CONTESTED, Standing, Stored,
+    TOKEN_EXPIRED_GRACE, Trouble, condition, next_status,
 };
 use crate::secret::{FORMAT, is_adopted};
 use crate::token::{RecordSeal, Validity};
@@ -200,7 +200,12 @@ impl Pass<'_> {
             place: self.place(),
             held,
             standing: Standing::Troubled(trouble),
-            rivals: Vec::new(),
+            // Whose the Secret is cannot be seen at the moment: whoever was told of goes on being told of.
+            rivals: if condition(&status, SECRET_CONTESTED).is_some() {
+                self.ctx.rivals.of(&self.token)
+            } else {
+                Vec::new()
+            },
         };
         let next = next_status(&status, &report, self.ctx.clock.now());
         if next != status {

@@ -17,7 +17,7 @@ use kube::ResourceExt;
 use super::Pass;
 use super::look::View;
 use crate::api::{RESTARTED_FOR_PREFIX, VerteilTokenStatus, Workload};
-use crate::cluster::{ApiError, Severity};
+use crate::cluster::{ApiError, Occurrence, Severity};
 use crate::decide::{
     Outcome, RestartReason, RolloutFacts, WORKLOADS_RESTARTED, condition, enter_rollout, finish_rollout, restart_wait,
 };
@@ -150,7 +150,7 @@ impl Pass<'_> {
         let status = self.token.status.clone().unwrap_or_default();
         let message = condition(&status, WORKLOADS_RESTARTED).map(|c| c.message.clone()).unwrap_or_default();
         if finished && outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Restarted(_))) {
-            self.say(Severity::Normal, WORKLOADS_RESTARTED, "RestartWorkloads", &message);
+            self.tell_of(Occurrence::WorkloadsRestarted, &message);
         }
         if reason != RestartReason::Restarted {
             self.say(Severity::Warning, reason.as_str(), "RestartWorkloads", &message);

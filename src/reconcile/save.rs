@@ -11,7 +11,7 @@ use super::look::{Fetched, View, immutable};
 use super::report::forbidden;
 use super::{Pass, Step};
 use crate::api::ADOPTED_ANNOTATION;
-use crate::cluster::{ApiError, Severity};
+use crate::cluster::{ApiError, Occurrence};
 use crate::decide::{CLAIM_SLACK, Reason, SAVE_RESERVE, Standing, Trouble};
 use crate::secret::{Content, annotation, build, is_adopted, would_add_owner};
 
@@ -89,7 +89,7 @@ impl Pass<'_> {
             }
             None => format!("took over Secret {name}"),
         };
-        self.say(Severity::Normal, "SecretAdopted", "AdoptSecret", &note);
+        self.tell_of(Occurrence::SecretAdopted, &note);
     }
 
     fn wrote(&self, fetched: &mut Fetched, secret: Secret, meta: ObjectMeta) {
@@ -118,6 +118,7 @@ impl Pass<'_> {
             let until = view.now.saturating_add(wait).unwrap_or(Timestamp::MAX);
             let ends = self.ctx.clock.elapsed().saturating_add(Duration::try_from(wait).unwrap_or_default());
             entry.refused_writes = Some((refused.saturating_add(1), ends));
+            entry.logged = Some(trouble.reason);
             until
         });
         tracing::warn!(reason = trouble.reason.as_str(), "{}", trouble.message);

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use super::Pass;
 use super::look::View;
 use crate::api::VerteilTokenStatus;
-use crate::cluster::{ApiError, Severity};
+use crate::cluster::{ApiError, Occurrence};
 use crate::decide::{
     Failures, Place, Reason, Report, Standing, Stored, Trouble, condition, held_by_account, next_status,
     unscheduled_after, wants_saving,
@@ -74,7 +74,7 @@ impl Pass<'_> {
             return Ok(());
         }
         self.ctx.memory.with(&self.key, |entry| entry.issued = None);
-        self.count_unsaved();
+        self.ctx.count_unsaved();
         if unsaved.saved && !issued.repeated {
             let cause = issued.trouble.as_ref().map(|trouble| format!(" ({trouble})")).unwrap_or_default();
             let note = format!(
@@ -86,7 +86,7 @@ impl Pass<'_> {
                 },
                 issued.content.record.validity().expires_at
             );
-            self.say(Severity::Normal, "TokenIssued", "RequestToken", &note);
+            self.tell_of(Occurrence::TokenIssued, &note);
         } else if unsaved.saved {
             tracing::info!(
                 "the issuer answered with the token it had already given: it is asked again after its expiry"
@@ -131,10 +131,6 @@ impl Pass<'_> {
         }
         self.tell_clock(&mut next, view.now);
         next
-    }
-
-    pub(super) fn count_unsaved(&self) {
-        self.ctx.metrics.set_unsaved(self.ctx.memory.count_unsaved());
     }
 
     /// Whether the status says, of this very spec, that a token is on its way; or, where a claim is waited out, what somebody

@@ -14,7 +14,7 @@ use super::Pass;
 use super::look::choose;
 use crate::api::TOKEN_LABEL;
 use crate::cluster::ApiError;
-use crate::decide::{Place, Reason, Stored, Trouble};
+use crate::decide::{Place, Reason, Trouble};
 use crate::secret::{Judged, emptied, for_memory, judge};
 use crate::store::Refused;
 
@@ -121,22 +121,9 @@ impl Pass<'_> {
         let (former, present) = (found.pop(), found.pop());
         let Some((present, judged)) = present else { return Ok(()) };
         let (former, old) = former.unzip();
-        let now = self.ctx.clock.now();
-        let (judged, moving) = choose(judged, old, now);
+        let (judged, moving) = choose(judged, old, self.ctx.clock.now());
         let secret = if moving { former.flatten() } else { present };
         let Some(secret) = secret.filter(|_| judged.stored.is_ours()) else { return Ok(()) };
-        if let Stored::Held(held) = &judged.stored
-            && held.validity.holds_at(now)
-        {
-            self.ctx.metrics.reused();
-            let expires_in_seconds = held.validity.expires_at.as_second().saturating_sub(now.as_second());
-            let expires_in_hours = expires_in_seconds / 3600;
-            tracing::info!(
-                expires_in_seconds,
-                expires_in_hours,
-                "Loaded valid token. Expires in {expires_in_seconds} seconds ({expires_in_hours} hours)"
-            );
-        }
         self.ctx.store.take(&self.token, for_memory(&self.token, &secret), leftovers);
         Ok(())
     }
@@ -176,6 +163,7 @@ impl Pass<'_> {
             "the token is kept in memory, but Secret {name} could not be emptied of it; {call}: {message}; empty or delete it"
         );
         tracing::warn!(reason = reason.as_str(), "{message}");
+        self.ctx.memory.with(&self.key, |entry| entry.logged = Some(reason));
         let count = self.ctx.store.refused(&self.token).map_or(0, |refused| refused.count);
         let wait = (FIRST_WAIT << count.min(10)).min(LAST_WAIT);
         let until = self.ctx.clock.elapsed().saturating_add(Duration::from_secs(wait.unsigned_abs()));

@@ -34,7 +34,7 @@ impl TokenApi {
             (Ok(stored), unsaved) => unsaved.or_else(|| stored.clone()),
             (Err(_), Some(unsaved)) => Some(unsaved),
             (Err(error), None) => {
-                tracing::debug!(%error, "the token API could not read a Secret");
+                tracing::debug!(namespace = key.namespace, name = key.name, %error, "the token API could not read a Secret");
                 let detail = "the Secret that holds the token cannot be read at the moment";
                 return Err(Problem::later(StatusCode::SERVICE_UNAVAILABLE, SOON, detail));
             }

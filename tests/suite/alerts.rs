@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use testbed::World;
+use testbed::{Answer, World};
 
 use crate::OPERATOR;
 use crate::prometheus::{Prometheus, promtool};
@@ -95,12 +95,15 @@ async fn alerts_and_dashboard_speak_of_what_is_really_scraped() {
     let labels = &series[0]["metric"];
     assert_eq!((&labels["namespace"], &labels["name"]), (&json!(world.namespace), &json!("flight")));
 
+    world.issuer.rule(|_| Some(Answer::status(503)));
+    world.change("flight", json!({"metadata": {"annotations": {"verteil.dev/renew": "now"}}})).await;
+    world.condition("flight", "RenewalFailing", "True", "IssuerUnavailable").await;
     for (panel, query) in dashboard_queries() {
         println!("{panel}: {query}");
         server.has_data(&query).await;
     }
     let rules = server.rules().await;
-    assert_eq!(rules.len(), alerts().len() + 1);
+    assert_eq!(rules.len(), alerts().len() + 2);
     for rule in rules {
         println!("{rule}");
         // As it stands it has to be understood; whether it fires is tested elsewhere.

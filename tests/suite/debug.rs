@@ -1,11 +1,12 @@
 //! Does the debug endpoint tell what is so, and nothing else, to nobody else?
 
 use serde_json::{Value, json};
-use testbed::proxy::{Fault, Kind};
+use testbed::proxy::{Call, Fault, Kind};
 use testbed::world::{Operator, PATIENCE};
-use testbed::{Child, Signal, World, eventually, plain_http};
+use testbed::{Child, Proxy, Signal, World, eventually, plain_http};
 
 use crate::OPERATOR;
+use crate::events::event;
 
 async fn ask(operator: &Operator, method: &str, path: &str, headers: &[&str], body: &str) -> (u16, Value) {
     let url = format!("http://{}{path}", operator.debug());
@@ -29,6 +30,21 @@ async fn shows(operator: &Operator, world: &World, name: &str, what: &str, check
         if code == 200 && check(&answer) { Ok(answer) } else { Err(format!("{code} {answer}")) }
     })
     .await
+}
+
+/// Waits until the operator has said and looked at everything: its own status write makes it look at `waiting` once more.
+async fn comes_to_rest(world: &World, proxy: &Proxy) {
+    event(world, "flight", "TokenIssued").await;
+    event(world, "waiting", "CredentialsMissing").await;
+    eventually("the look that follows the last status", PATIENCE, async || {
+        let calls = proxy.calls();
+        let last = |kind| calls.iter().rposition(|call| call.kind == kind && call.name == "waiting");
+        match (last(Kind::Status), last(Kind::GetSecret)) {
+            (Some(told), Some(looked)) if told < looked => Ok(()),
+            _ => Err(format!("{calls:?}")),
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -66,8 +82,8 @@ async fn it_shows_a_tokens_times_and_never_the_token_and_asks_nobody() {
     assert_eq!(metrics["last_token_request"], json!(status.issued_at.unwrap().0.as_second()));
     assert_eq!(metrics["last_token_refresh"], Value::Null);
 
-    let calls = || proxy.calls().iter().filter(|call| call.kind != Kind::Watch && call.kind != Kind::Event).count();
-    let before = calls();
+    comes_to_rest(&world, &proxy).await;
+    let before = proxy.calls().len();
     let (code, all) = get(&operator, "/api/debug/token").await;
     let names: Vec<&str> = all["tokens"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
     assert_eq!((code, names), (200, vec!["flight", "waiting"]));
@@ -83,7 +99,10 @@ async fn it_shows_a_tokens_times_and_never_the_token_and_asks_nobody() {
     for _ in 0..50 {
         token(&operator, &world, "flight").await;
     }
-    assert_eq!(calls(), before, "{:?}", proxy.calls());
+    // A watch that ends is begun anew, whoever asks; a list would be for somebody.
+    let later = proxy.calls().split_off(before);
+    let asks = |call: &Call| call.kind != Kind::Watch || !call.uri.contains("watch=");
+    assert!(!later.iter().any(asks), "{later:?}");
     let issued = world.issuer.last_token("flight").unwrap();
     assert!(!format!("{all}{answer}").contains(&issued));
 }
@@ -103,7 +122,7 @@ async fn the_source_is_the_secret_after_a_restart_and_memory_while_nothing_can_b
     let answer = shows(&operator, &world, "flight", "a token", |answer| answer["token_available"] == true).await;
     assert_eq!((&answer["source"], &answer["metrics"]["token_generations"]), (&json!("secret"), &json!(0)));
 
-    let writes = |call: &testbed::proxy::Call| call.kind == Kind::WriteSecret && call.name == "late";
+    let writes = |call: &Call| call.kind == Kind::WriteSecret && call.name == "late";
     proxy.fault(writes, std::iter::repeat_n(Fault::Status(500, None), 1000));
     world.create_token("late", json!({})).await;
     let answer = shows(&operator, &world, "late", "a token in memory", |answer| answer["source"] == "memory").await;
@@ -153,6 +172,29 @@ async fn a_standby_shows_the_same() {
     let of_standby = shows(&standby, &world, "flight", "a token", |answer| answer["token_available"] == true).await;
     assert_eq!(of_leader["token_info"]["expiry_time"], of_standby["token_info"]["expiry_time"]);
     assert_eq!((&of_leader["source"], &of_standby["source"]), (&json!("issued"), &json!("secret")));
+}
+
+#[tokio::test]
+async fn before_the_resources_are_listed_it_says_so() {
+    let world = World::new().await;
+    world.create_token("flight", json!({})).await;
+    let proxy = world.proxy();
+    let lists = |call: &Call| call.kind == Kind::Watch && call.uri.contains("/verteiltokens");
+    proxy.fault(lists, vec![Fault::Status(500, None); 1000]);
+    let operator = world.operator_behind(&proxy, OPERATOR, &[]);
+    let one = format!("/api/debug/token?namespace={}&name=flight", world.namespace);
+    for path in ["/api/debug/token", &one] {
+        let url = format!("http://{}{path}", operator.debug());
+        let answer = eventually("an answer of the debug endpoint", PATIENCE, async || {
+            plain_http::get(&url).await.map_err(|error| error.to_string())
+        })
+        .await;
+        let body: Value = answer.json().unwrap();
+        assert_eq!((answer.status, &body["status"]), (503, &json!("error")), "{body}");
+        assert!(body["message"].as_str().unwrap().contains("not listed yet"), "{body}");
+    }
+    proxy.clear();
+    shows(&operator, &world, "flight", "its token", |answer| answer["token_available"] == true).await;
 }
 
 #[tokio::test]

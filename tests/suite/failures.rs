@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde_json::json;
 use testbed::world::{Operator, PASSWORD, PATIENCE, TestClock, USERNAME};
-use testbed::{Answer, World};
+use testbed::{Answer, World, eventually};
 use verteil_token_operator::api::VerteilTokenStatus;
 use verteil_token_operator::clock::{Clock as _, SystemClock};
 use verteil_token_operator::decide::condition;
@@ -271,6 +271,69 @@ async fn a_renewal_that_fails_is_told_once_and_since_when() {
         assert_eq!(told.iter().filter(|told| *told == reason).count(), 1, "{told:?}");
     }
     world.stays_at(4).await;
+}
+
+/// Warnings that a token has expired: so many events, and so many lines in the log.
+async fn told_of_expiry(world: &World, log: &str) -> (usize, usize) {
+    let told = events(world)
+        .await
+        .into_iter()
+        .filter(|event| event.reason.as_deref() == Some("TokenExpired") && event.type_.as_deref() == Some("Warning"));
+    let logged = log.lines().filter(|line| line.contains(" WARN ") && line.contains("reason=\"TokenExpired\""));
+    (told.count(), logged.count())
+}
+
+#[tokio::test]
+async fn a_token_that_expires_while_its_renewal_fails_is_told_of_once() {
+    let world = World::new().await;
+    let operator = world.operator(OPERATOR, &[]).await;
+    world.issuer.enqueue_for("flight", Answer::token("fake-first").expires_in(12));
+    world.issuer.rule(|_| Some(Answer::status(503)));
+    world.create_token("flight", json!({})).await;
+    world.condition("flight", "Ready", "False", "TokenExpired").await;
+    let (kind, note) = event(&world, "flight", "TokenExpired").await;
+    assert_eq!(kind, "Warning");
+    assert!(note.contains("is kept until it can be replaced: the issuer answered 503"), "{note}");
+    // However often it fails from then on.
+    world.status("flight", "another failure", |status| status.failed_attempts >= Some(2)).await;
+    world.issuer.clear_script();
+    world.status("flight", "a renewal", |status| status.tokens_issued == Some(2)).await;
+    event(&world, "flight", "Recovered").await;
+    assert_eq!(told_of_expiry(&world, &operator.log()).await, (1, 1));
+    world.stores("flight", &world.issuer.last_token("flight").unwrap()).await;
+}
+
+/// It is asked again and again and answers with the same token in its last second: no failure, and yet there is no token.
+#[tokio::test]
+async fn a_token_that_an_issuer_repeats_beyond_its_end_is_told_of_once() {
+    let world = World::new().await;
+    let operator = world.in_process(&[], TestClock::default());
+    world.create_token("flight", json!({})).await;
+    let first = world.ready("flight").await;
+    let token = world.issuer.last_token("flight").unwrap();
+    let repeated = token.clone();
+    world.issuer.rule(move |_| Some(Answer::token(&repeated).expires_in(0)));
+    let left = first.expires_at.unwrap().0.duration_since(operator.clock.now());
+    operator.clock.advance(Duration::try_from(left).unwrap() + Duration::from_secs(1));
+    world.change("flight", json!({"metadata": {"annotations": {"bell": "1"}}})).await;
+    world.issuer.wait_for_count(2, PATIENCE).await;
+    let status = world.status("flight", "an issuer that repeats", |status| status.issuer_repeats.is_some()).await;
+    assert_eq!(condition(&status, "Ready").unwrap().status, "True", "{status:?}");
+    operator.clock.advance(Duration::from_secs(60));
+    world.change("flight", json!({"metadata": {"annotations": {"bell": "2"}}})).await;
+    world.condition("flight", "Ready", "False", "TokenExpired").await;
+    event(&world, "flight", "TokenExpired").await;
+    world.issuer.wait_for_count(4, PATIENCE).await;
+    assert_eq!(told_of_expiry(&world, "").await.0, 1);
+    world.issuer.clear_script();
+    world.status("flight", "a renewal", |status| status.tokens_issued == Some(2)).await;
+    // Events are posted in order.
+    eventually("the event of the renewal", PATIENCE, async || {
+        let notes: Vec<_> = events(&world).await.into_iter().filter_map(|event| event.note).collect();
+        if notes.iter().any(|note| note.starts_with("Expired: ")) { Ok(()) } else { Err(format!("{notes:?}")) }
+    })
+    .await;
+    assert_eq!(told_of_expiry(&world, "").await.0, 1);
 }
 
 #[tokio::test]

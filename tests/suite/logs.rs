@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use testbed::proxy::{Call, Fault, Kind};
 use testbed::world::PATIENCE;
 use testbed::{Answer, World, eventually};
 
@@ -87,4 +88,43 @@ async fn lines_of_text_begin_with_the_time_and_name_the_resource_too() {
     for field in [format!("namespace=\"{}\"", world.namespace), "name=\"flight\"".into(), "reason=\"Initial\"".into()] {
         assert!(obtained.contains(&field), "{obtained}");
     }
+}
+
+#[tokio::test]
+async fn where_warnings_alone_are_logged_they_name_their_resource_to_the_last() {
+    let world = World::new().await;
+    let proxy = world.proxy();
+    let writes = |call: &Call| call.kind == Kind::WriteSecret && call.name == "unsaved";
+    proxy.fault(writes, std::iter::repeat_n(Fault::Status(403, None), 1000));
+    let operator = world.operator_behind(&proxy, OPERATOR, &["--log-format=json", "--log-filter=warn"]);
+    operator.wait_until_ready().await;
+    world.issuer.enqueue_for("unlucky", Answer::status(500));
+    world.create_token("unlucky", json!({})).await;
+    world.create_token("unsaved", json!({})).await;
+    world.ready("unlucky").await;
+    world.condition("unsaved", "Ready", "False", "WriteRefused").await;
+    let file = operator.process().log_file().to_owned();
+    let log = || std::fs::read_to_string(&file).unwrap();
+    let of_end = eventually("a line of the last try to save", PATIENCE, async || {
+        let found = log().contains("\"span\":\"drain\"");
+        found.then(|| proxy.clear()).ok_or_else(log)
+    });
+    let (code, ()) = tokio::join!(operator.terminate(), of_end);
+    assert_eq!(code, Some(0));
+    let said = lines(&log());
+    let about_resources =
+        |line: &&Value| !ABOUT_NO_RESOURCE.iter().any(|other| line["target"].as_str().unwrap().starts_with(other));
+    for line in said.iter().filter(about_resources) {
+        assert!(["unlucky", "unsaved"].contains(&line["name"].as_str().unwrap_or_default()), "{line}");
+        assert_eq!((&line["level"], &line["namespace"]), (&json!("WARN"), &json!(world.namespace)), "{line}");
+    }
+    for name in ["unlucky", "unsaved"] {
+        assert!(said.iter().any(|line| line["name"] == name && line["span"] == "reconcile"), "{said:#?}");
+    }
+    // The status that tells of it says no more than the attempt has said.
+    let failed: Vec<&Value> = said.iter().filter(|line| line["name"] == "unlucky").collect();
+    assert_eq!(failed.len(), 1, "{failed:#?}");
+    assert!(failed[0]["message"].as_str().unwrap().contains("the issuer answered 500"), "{failed:#?}");
+    world.stores("unsaved", &world.issuer.last_token("unsaved").unwrap()).await;
+    world.stays_at(3).await;
 }

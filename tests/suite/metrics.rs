@@ -5,11 +5,13 @@ use std::time::Duration;
 use serde_json::json;
 use testbed::world::{Operator, PATIENCE};
 use testbed::{World, eventually, plain_http};
+use verteil_token_operator::metrics::{Exposition, Metrics};
 
 use crate::OPERATOR;
 use crate::prometheus::promtool;
 
 const GOLDEN: &str = include_str!("metrics.golden.txt");
+const ZERO: &str = include_str!("metrics.zero.golden.txt");
 const README: &str = include_str!("../../README.md");
 const OPENMETRICS: &str = "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
 
@@ -57,6 +59,18 @@ async fn names_types_and_help_are_those_of_the_golden_file_and_promtool_likes_th
     // The samples are the same in both forms; times apart.
     let samples = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
     assert_eq!(samples(&plain.body), samples(&answer.body));
+}
+
+/// Else a first increase from nothing to 1 is none for Prometheus.
+#[test]
+fn every_sample_is_there_from_the_start_at_zero() {
+    let text = Metrics::new().encode(Exposition::Plain).unwrap();
+    let varies = |line: &&str| line.starts_with('#') || line.contains("_bucket{") || line.contains("_build_info{");
+    let mut samples: Vec<&str> = text.lines().filter(|line| !varies(line)).collect();
+    samples.sort_unstable();
+    let samples = samples.join("\n") + "\n";
+    assert!(samples == ZERO, "tests/suite/metrics.zero.golden.txt is to be:\n{samples}");
+    assert!(samples.lines().all(|sample| ["0", "0.0"].contains(&sample.rsplit(' ').next().unwrap())), "{samples}");
 }
 
 #[test]

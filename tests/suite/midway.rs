@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
+use testbed::proxy::{Call, Fault, Kind};
 use testbed::world::{PATIENCE, USERNAME};
 use testbed::{ControlPlane, Options, World, eventually};
 use verteil_token_operator::api::IssueReason;
@@ -137,8 +138,33 @@ async fn a_namespace_deleted_in_mid_issuance_ends_without_a_storm() {
     })
     .await;
     world.stays_at(1).await;
+    // Its token is missed by nobody.
+    unsaved(&operator, 0.0).await;
+    assert_eq!(operator.metric("verteil_token_generations_total{reason=\"Initial\"}").await, Some(1.0));
     let errors = operator.log().lines().filter(|line| line.contains(" ERROR ")).count();
     assert_eq!(errors, 0, "{}", operator.log());
+}
+
+#[tokio::test]
+async fn a_token_that_could_not_be_saved_is_missed_only_while_its_resource_is_there() {
+    let world = World::new().await;
+    let proxy = world.proxy();
+    let writes = |call: &Call| call.kind == Kind::WriteSecret && call.name == "flight";
+    proxy.fault(writes, vec![Fault::Status(403, None); 1000]);
+    let operator = world.operator_behind(&proxy, OPERATOR, &[]);
+    operator.wait_until_ready().await;
+    world.create_token("flight", json!({})).await;
+    world.condition("flight", "Ready", "False", "WriteRefused").await;
+    unsaved(&operator, 1.0).await;
+    world.tokens().delete("flight", &DeleteParams::default()).await.unwrap();
+    unsaved(&operator, 0.0).await;
+    world.create_token("flight", json!({})).await;
+    unsaved(&operator, 1.0).await;
+    proxy.clear();
+    world.ready("flight").await;
+    unsaved(&operator, 0.0).await;
+    world.stores("flight", &world.issuer.last_token("flight").unwrap()).await;
+    world.stays_at(1).await;
 }
 
 #[tokio::test]

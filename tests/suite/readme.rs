@@ -7,6 +7,7 @@ use testbed::world::PATIENCE;
 use testbed::{World, eventually};
 use verteil_token_operator::api::{Duration, IssueReason, VerteilToken};
 use verteil_token_operator::args::Cli;
+use verteil_token_operator::cluster::Occurrence;
 use verteil_token_operator::decide::{CLOCK_SKEW_REASONS, Reason, RestartReason};
 use verteil_token_operator::secret::{check_templates, template_keys};
 use verteil_token_operator::token::{Record, RecordSeal, renewal_point};
@@ -34,6 +35,18 @@ fn every_reason_has_a_line_of_advice() {
     let words = words.chain(RestartReason::ALL.map(RestartReason::as_str)).chain(CLOCK_SKEW_REASONS);
     let missing: Vec<&str> = words.filter(|word| !README.contains(&format!("\n| `{word}` | "))).collect();
     assert!(missing.is_empty(), "no row for {missing:?}");
+}
+
+#[test]
+fn every_event_has_a_row_in_the_order_of_the_code() {
+    let section = README.split_once("\n### Events\n").expect("the heading").1.split("\n### ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let told: Vec<String> = rows.map(|row| row.splitn(4, " | ").take(2).collect::<Vec<_>>().join(" | ")).collect();
+    let wanted = Occurrence::ALL.map(|what| {
+        let note = what.note(String::new());
+        format!("| `{}` | {:?}", note.reason, note.severity)
+    });
+    assert_eq!(told, wanted);
 }
 
 #[test]

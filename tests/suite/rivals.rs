@@ -2,13 +2,14 @@
 
 use kube::ResourceExt;
 use serde_json::json;
+use testbed::proxy::{Call, Fault, Kind};
 use testbed::world::PATIENCE;
 use testbed::{ControlPlane, Options, World};
 use verteil_token_operator::api::VerteilTokenStatus;
 use verteil_token_operator::decide::condition;
 
 use crate::OPERATOR;
-use crate::events::event;
+use crate::events::{event, events};
 
 fn message(status: &VerteilTokenStatus, type_: &str) -> String {
     condition(status, type_).map(|c| c.message.clone()).unwrap_or_default()
@@ -143,4 +144,33 @@ async fn where_the_secret_goes_with_the_deleted_one_the_other_gets_a_token_of_it
     world.ready("second").await;
     world.stores("shared", &world.issuer.last_token("second").unwrap()).await;
     world.stays_at(2).await;
+}
+
+#[tokio::test]
+async fn a_contest_is_told_once_though_the_secret_may_not_be_read_for_a_while() {
+    let world = World::new().await;
+    let proxy = world.proxy();
+    let operator = world.operator_behind(&proxy, OPERATOR, &[]);
+    operator.wait_until_ready().await;
+    world.create_token("holder", shared("Delete")).await;
+    world.ready("holder").await;
+    world.create_token("other", shared("Delete")).await;
+    world.condition("holder", "SecretContested", "True", "NamedTwice").await;
+    let refusal = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Forbidden", "code": 403,
+        "message": "secrets \"shared\" is forbidden: User \"operator\" cannot get resource \"secrets\"",
+    });
+    let reads = |call: &Call| call.kind == Kind::GetSecret && call.name == "shared";
+    proxy.fault(reads, vec![Fault::Answer(403, refusal.to_string()); 1000]);
+    world.change("holder", json!({"spec": {"renewBefore": "5m"}})).await;
+    let status = world.condition("holder", "RenewalFailing", "True", "Forbidden").await;
+    assert!(message(&status, "SecretContested").contains("other"), "{status:?}");
+    proxy.clear();
+    world.change("holder", json!({"spec": {"renewBefore": "6m"}})).await;
+    world.condition("holder", "RenewalFailing", "False", "").await;
+    // Events are posted in order.
+    event(&world, "holder", "Recovered").await;
+    let contested = events(&world).await.into_iter().filter(|event| event.reason.as_deref() == Some("SecretContested"));
+    assert_eq!(contested.count(), 1);
+    world.stays_at(1).await;
 }

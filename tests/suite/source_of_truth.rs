@@ -10,6 +10,7 @@ use testbed::{ControlPlane, Options, World, eventually};
 use crate::OPERATOR;
 
 const RETAIN: &str = "Retain";
+const REUSED: &str = "verteil_token_reused_total";
 
 async fn created(world: &World, policy: &str) -> String {
     world.create_token("flight", json!({"secret": {"deletionPolicy": policy}})).await;
@@ -39,7 +40,7 @@ async fn gone(world: &World, what: &str, name: &str) {
 #[tokio::test]
 async fn a_resource_deleted_as_an_orphan_and_made_again_finds_its_token() {
     let world = World::new().await;
-    let _operator = world.operator(OPERATOR, &[]).await;
+    let operator = world.operator(OPERATOR, &[]).await;
     let token = created(&world, "Delete").await;
     world.kubectl(&["delete", "vt", "flight", "--cascade=orphan"], None).await.succeeded();
     gone(&world, "vt", "flight").await;
@@ -55,6 +56,31 @@ async fn a_resource_deleted_as_an_orphan_and_made_again_finds_its_token() {
         }
     })
     .await;
+    assert_eq!(operator.metric(REUSED).await, Some(1.0));
+    world.stays_at(1).await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_found_without_its_status_counts_as_taken_over_and_one_that_is_issued_does_not() {
+    let world = World::new().await;
+    let operator = world.operator(OPERATOR, &[]).await;
+    let token = created(&world, "Delete").await;
+    world.change("flight", json!({"spec": {"renewBefore": "5m"}})).await;
+    world.ready("flight").await;
+    assert_eq!(operator.metric(REUSED).await, Some(0.0));
+    assert_eq!(operator.terminate().await, Some(0));
+    let wipe =
+        ["patch", "vt", "flight", "--subresource=status", "--type=json", "-p", r#"[{"op":"remove","path":"/status"}]"#];
+    world.kubectl(&wipe, None).await.succeeded();
+    let operator = world.operator(OPERATOR, &[]).await;
+    world.ready("flight").await;
+    world.stores("flight", &token).await;
+    assert_eq!(operator.metric(REUSED).await, Some(1.0));
+    // Looked at again, it is the same one.
+    world.change("flight", json!({"spec": {"renewBefore": "6m"}})).await;
+    world.ready("flight").await;
+    assert_eq!(operator.metric(REUSED).await, Some(1.0));
+    assert_eq!(operator.log().matches("Loaded valid token. Expires in ").count(), 1);
     world.stays_at(1).await;
 }
 

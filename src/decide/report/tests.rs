@@ -34,6 +34,10 @@ fn look(
         rivals: Vec::new(),
     };
     *status = next_status(status, &report, now);
+    // What the metric tells is what the message says.
+    let message = condition(status, "RenewalFailing").unwrap().message.clone();
+    let since = message.split_once(SINCE).map(|(_, since)| since.split(',').next().unwrap().parse().unwrap());
+    assert_eq!(renewal_fails_since(status, now), since, "{message}");
     assert!(next_status(status, &report, now) == *status, "a second look changes what the first has told");
     let failing = condition(status, "RenewalFailing").unwrap();
     (failing.status == "True", failing.last_transition_time.0, failing.message.clone())
@@ -157,4 +161,29 @@ fn conditions_contradict_each_other_never_and_a_person_is_told_why() {
         let serves = report.held.as_ref().is_some_and(|held| held.current && held.validity.holds_at(at(0)));
         assert_eq!(is_true("Ready"), serves, "{report:?}");
     }
+}
+
+#[test]
+fn that_the_token_has_expired_is_told_once_whatever_the_failure_was_called_before() {
+    let mut status = VerteilTokenStatus::default();
+    let mut told = |standing, now| {
+        let before = status.clone();
+        look(&mut status, held(), standing, now);
+        told_expiry(Some(&before), &status).map(str::to_owned)
+    };
+    let unavailable = || trouble(Reason::IssuerUnavailable);
+    let progress = || Standing::Progressing(Trouble::new(Reason::Issuing, "soon"));
+    assert_eq!(told(unavailable(), at(1100)), None);
+    let expired = |why| {
+        format!("the token in Secret flight expired at {} and is kept until it can be replaced: {why}", at(EXPIRY))
+    };
+    assert_eq!(told(unavailable(), at(EXPIRY)), Some(expired("no luck")));
+    assert_eq!(told(unavailable(), at(2100)), None);
+    assert_eq!(told(trouble(Reason::IssuerTimeout), at(2200)), None);
+    assert_eq!(told(Standing::Settled, at(10)), None);
+    // An issuer that repeats its token is asked after its end: not a word of it for a minute.
+    assert_eq!(told(progress(), at(EXPIRY + 59)), None);
+    assert_eq!(told(progress(), at(EXPIRY + 60)), Some(expired("soon")));
+    assert_eq!(told(progress(), at(EXPIRY + 70)), None);
+    assert!(told_expiry(None, &status).is_some());
 }

@@ -269,7 +269,7 @@ async fn rules_and_dashboard_come_as_they_are() {
     assert_eq!(spec, &alerts);
     let file = world.file("rules.yaml", &spec.to_string());
     let said = promtool(&["check", "rules", file.to_str().unwrap()], "");
-    assert!(said.contains("SUCCESS: 10 rules found"), "{said}");
+    assert!(said.contains("SUCCESS: 11 rules found"), "{said}");
     let shown = the(&objects, "ConfigMap")["data"]["verteil-token-operator.json"].as_str().unwrap();
     let (shown, own): (Value, Value) = (serde_json::from_str(shown).unwrap(), serde_json::from_str(DASHBOARD).unwrap());
     assert_eq!(shown, own);
