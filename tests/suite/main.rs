@@ -46,6 +46,7 @@ mod renew;
 mod restart;
 mod rivals;
 mod rollout;
+mod scale;
 mod source_of_truth;
 mod status_writes;
 mod template;
