@@ -93,7 +93,10 @@ impl Versions {
     /// Remembers which objects `token` names.
     pub fn add(&self, token: &VerteilToken) {
         let key = Key::of(token);
-        let names = (self.names)(token);
+        let mut names = (self.names)(token);
+        // A resource may name one object for two purposes. To look for it among thousands that name the object is not needed then.
+        names.sort();
+        names.dedup();
         let mut inner = self.lock();
         if inner.names.get(&key).map(Vec::as_slice).unwrap_or_default() == names {
             return;
@@ -103,10 +106,7 @@ impl Versions {
             return;
         }
         for name in &names {
-            let named_by = inner.named_by.entry(key.beside(name)).or_default();
-            if !named_by.contains(&key.name) {
-                named_by.push(key.name.clone());
-            }
+            inner.named_by.entry(key.beside(name)).or_default().push(key.name.clone());
         }
         inner.names.insert(key, names);
         drop(inner);
@@ -218,7 +218,9 @@ impl Inner {
         for name in self.names.remove(token).into_iter().flatten() {
             let secret = token.beside(&name);
             if let Some(named_by) = self.named_by.get_mut(&secret) {
-                named_by.retain(|name| *name != token.name);
+                if let Some(place) = named_by.iter().position(|name| *name == token.name) {
+                    named_by.swap_remove(place);
+                }
                 if named_by.is_empty() {
                     self.named_by.remove(&secret);
                     self.seen.remove(&secret);

@@ -48,6 +48,7 @@ mod repeats;
 mod restart;
 mod rivals;
 mod rollout;
+mod scale;
 mod source_of_truth;
 mod status_writes;
 mod template;

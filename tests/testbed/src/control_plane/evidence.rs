@@ -1,4 +1,4 @@
-//! What only the owner of a control plane can do: look into its storage, and sign tokens in its name.
+//! What only the owner of a control plane can do: look into its storage and at its processes, and sign tokens in its name.
 
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -10,7 +10,12 @@ use serde_json::{Value, json};
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
-use super::ControlPlane;
+use super::{ControlPlane, locked};
+use crate::plain_http;
+use crate::process::Child;
+
+/// What etcd's database holds, without pages that are free.
+const ETCD_IN_USE: &str = "etcd_mvcc_db_total_size_in_use_in_bytes ";
 
 // === impl ControlPlane ===
 
@@ -35,6 +40,27 @@ impl ControlPlane {
             }
         }
         Ok(found)
+    }
+
+    /// Bytes that etcd's database holds, older revisions included that are not compacted yet.
+    pub async fn etcd_bytes(&self) -> anyhow::Result<u64> {
+        let text = plain_http::get(&self.etcd_url("/metrics")).await?.body;
+        let bytes =
+            text.lines().find_map(|line| line.strip_prefix(ETCD_IN_USE)).context("etcd does not tell its size")?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count, printed as a float")]
+        Ok(bytes.trim().parse::<f64>()? as u64)
+    }
+
+    /// The release of etcd.
+    pub async fn etcd_version(&self) -> anyhow::Result<String> {
+        let answer = plain_http::get(&self.etcd_url("/version")).await?.json()?;
+        Ok(answer.get("etcdserver").and_then(Value::as_str).context("no version")?.to_owned())
+    }
+
+    /// The process id of etcd, if it runs.
+    #[must_use]
+    pub fn etcd_pid(&self) -> Option<u32> {
+        locked(&self.etcd).as_ref().map(Child::pid)
     }
 
     /// A ServiceAccount token as the apiserver would make it, with these claims.

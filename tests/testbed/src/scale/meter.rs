@@ -1,15 +1,44 @@
-//! Reading meters: of a process and of the apiserver.
+//! Reading meters of processes, and what machine this is.
 
-use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kube::Client;
+use serde::Serialize;
 
 /// Clock ticks in a second, as `/proc` counts CPU time (`getconf CLK_TCK`; fixed on Linux).
 const TICKS: u64 = 100;
-/// What the operator works with. Others are the control plane's own.
-const KINDS: [&str; 5] = ["verteiltokens", "secrets", "events", "configmaps", "leases"];
+
+/// Where it was measured.
+#[derive(Debug, Serialize)]
+pub(super) struct Machine {
+    cores: usize,
+    processor: String,
+    memory_gib: f64,
+    kernel: String,
+}
+
+// === impl Machine ===
+
+impl Machine {
+    pub(super) fn look() -> anyhow::Result<Self> {
+        let processors = std::fs::read_to_string("/proc/cpuinfo")?;
+        let processor = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        Ok(Self {
+            cores: std::thread::available_parallelism()?.get(),
+            processor: processor.map_or_else(String::new, |(_, name)| name.to_owned()),
+            memory_gib: mebibytes(Path::new("/proc/meminfo"), "MemTotal:")? / 1024.0,
+            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+        })
+    }
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { cores, processor, memory_gib, kernel } = self;
+        write!(f, "{cores} cores ({processor}), {memory_gib:.0} GiB, Linux {kernel}")
+    }
+}
 
 /// CPU time that a process has used, all its threads.
 pub(super) fn cpu(pid: u32) -> anyhow::Result<Duration> {
@@ -22,72 +51,15 @@ pub(super) fn cpu(pid: u32) -> anyhow::Result<Duration> {
 
 /// Resident memory in MiB: now, and at its highest.
 pub(super) fn memory(pid: u32) -> anyhow::Result<(f64, f64)> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
-        let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        anyhow::Ok(kib / 1024.0)
-    };
-    Ok((kib("VmRSS:")?, kib("VmHWM:")?))
+    let status = format!("/proc/{pid}/status");
+    let status = Path::new(&status);
+    Ok((mebibytes(status, "VmRSS:")?, mebibytes(status, "VmHWM:")?))
 }
 
-/// Requests that the apiserver has answered, by verb and resource. Watches count when they end.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Requests(BTreeMap<(String, String), u64>);
-
-// === impl Requests ===
-
-impl Requests {
-    /// Of the kinds that the operator works with, since the apiserver's start.
-    pub(super) async fn read(client: &Client) -> anyhow::Result<Self> {
-        let text = client.request_text(http::Request::get("/metrics").body(Vec::new())?).await?;
-        let mut requests = BTreeMap::new();
-        for line in text.lines().filter_map(|line| line.strip_prefix("apiserver_request_total{")) {
-            let Some((labels, count)) = line.rsplit_once("} ") else { continue };
-            let label = |name: &str| {
-                let value = labels.split_once(&format!("{name}=\""))?.1;
-                value.split_once('"').map(|(value, _)| value.to_owned())
-            };
-            let (Some(verb), Some(resource)) = (label("verb"), label("resource")) else { continue };
-            if KINDS.contains(&resource.as_str()) {
-                let count: f64 = count.parse()?;
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-                let count = count as u64;
-                *requests.entry((verb, resource)).or_default() += count;
-            }
-        }
-        Ok(Self(requests))
-    }
-
-    /// What came after `before`.
-    pub(super) fn since(&self, before: &Self) -> Self {
-        let more = self.0.iter().map(|(key, now)| {
-            let before = before.0.get(key).copied().unwrap_or_default();
-            (key.clone(), now.saturating_sub(before))
-        });
-        Self(more.filter(|(_, count)| *count > 0).collect())
-    }
-
-    /// All of them, but for reading lists and watches, and the Lease.
-    pub(super) fn of_work(&self) -> u64 {
-        self.sum(|verb, resource| !matches!(verb, "LIST" | "WATCH") && resource != "leases")
-    }
-
-    /// All of them.
-    pub(super) fn all(&self) -> u64 {
-        self.sum(|_, resource| resource != "leases")
-    }
-
-    fn sum(&self, which: impl Fn(&str, &str) -> bool) -> u64 {
-        self.0.iter().filter(|((verb, resource), _)| which(verb, resource)).map(|(_, count)| count).sum()
-    }
-}
-
-impl std::fmt::Display for Requests {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (i, ((verb, resource), count)) in self.0.iter().enumerate() {
-            write!(f, "{}{verb} {resource} {count}", if i == 0 { "" } else { ", " })?;
-        }
-        Ok(())
-    }
+/// A line of a file in `/proc` that is in kB.
+fn mebibytes(file: &Path, name: &str) -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string(file)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kib / 1024.0)
 }

@@ -27,7 +27,7 @@ impl Operator {
         program: &Path,
         kubeconfig: &Path,
         namespace: &str,
-        concurrency: usize,
+        [concurrency, issuer_concurrency]: [usize; 2],
         log: &Path,
     ) -> anyhow::Result<Self> {
         let http = format!("127.0.0.1:{}", free_port()?);
@@ -36,7 +36,7 @@ impl Operator {
             format!("--http-listen={http}"),
             format!("--debug-listen=127.0.0.1:{}", free_port()?),
             format!("--concurrency={concurrency}"),
-            format!("--issuer-concurrency={concurrency}"),
+            format!("--issuer-concurrency={issuer_concurrency}"),
             "--allow-http".to_owned(),
             "--allowed-issuer-hosts=*".to_owned(),
             "--leader-election".to_owned(),
@@ -59,6 +59,14 @@ impl Operator {
             ensure!(self.started.elapsed() < PATIENCE, "the operator is not ready:\n{}", self.child.log_tail(20));
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Reads /metrics. How long that took, and how many bytes came.
+    pub(super) async fn scrape(&self) -> anyhow::Result<(Duration, usize)> {
+        let began = Instant::now();
+        let answer = plain_http::get(&format!("http://{}/metrics", self.http)).await?;
+        ensure!(answer.status == 200, "/metrics: {}", answer.status);
+        Ok((began.elapsed(), answer.body.len()))
     }
 
     /// Time since the start.
