@@ -194,7 +194,7 @@ impl Turn {
 
     /// The issuer was not reached, or said nothing: what it has told before stands. If that is nothing, others may ask too.
     pub fn unheard(self) {
-        let told = self.limits.lock().get(&self.account).is_some_and(|account| account.hold.is_some());
+        let told = self.limits.lock().of.get(&self.account).is_some_and(|account| account.hold.is_some());
         if !told {
             self.opened();
         }

@@ -37,7 +37,7 @@ impl Account {
         let request = TokenRequest { spec, ..Default::default() };
         let answer = accounts.create_token_request(NAME, &PostParams::default(), &request).await?;
         let token = answer.status.context("no token")?.token;
-        let kubeconfig = cluster.kubeconfig_with_token(&token)?;
+        let kubeconfig = cluster.kubeconfig_with_token(&token, namespace)?;
         let mut config = cluster.client_config();
         config.auth_info.token = Some(token.into());
         Ok(Self { config, kubeconfig })
