@@ -118,7 +118,11 @@ async fn a_crash_between_the_new_secret_and_the_mark_on_the_former_loses_neither
             };
             let met = proxy.fault(nth_write, [fault]);
             rename(&world, "renamed").await;
-            met.wait("the write", PATIENCE).await;
+            if after {
+                met.wait_until_carried_out("the write", PATIENCE).await;
+            } else {
+                met.wait("the write", PATIENCE).await;
+            }
             operator.kill();
             let _second = world.operator(OPERATOR, &[]).await;
             world.stores("renamed", &token).await;

@@ -7,6 +7,7 @@ mod server;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -66,12 +67,18 @@ struct Shared {
 struct Rule {
     matches: Box<dyn Fn(&Call) -> bool + Send>,
     faults: VecDeque<Fault>,
-    met: Arc<Mutex<usize>>,
+    met: Met,
 }
 
 /// How often a rule has been met.
-#[derive(Clone)]
-pub struct Met(Arc<Mutex<usize>>);
+#[derive(Clone, Default)]
+pub struct Met(Arc<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    met: AtomicUsize,
+    carried_out: AtomicUsize,
+}
 
 // === impl Proxy ===
 
@@ -111,9 +118,9 @@ impl Proxy {
         matches: impl Fn(&Call) -> bool + Send + 'static,
         faults: impl IntoIterator<Item = Fault>,
     ) -> Met {
-        let met = Met(Arc::default());
+        let met = Met::default();
         let faults = faults.into_iter().collect();
-        lock(&self.shared.rules).push(Rule { matches: Box::new(matches), faults, met: Arc::clone(&met.0) });
+        lock(&self.shared.rules).push(Rule { matches: Box::new(matches), faults, met: met.clone() });
         met
     }
 
@@ -145,7 +152,7 @@ impl Met {
     /// How often so far.
     #[must_use]
     pub fn count(&self) -> usize {
-        *lock(&self.0)
+        self.0.met.load(Ordering::SeqCst)
     }
 
     /// Waits for the first time.
@@ -156,20 +163,35 @@ impl Met {
         })
         .await;
     }
+
+    /// Waits until the apiserver has carried out the first such call. Only for a fault that lets it.
+    pub async fn wait_until_carried_out(&self, what: &str, timeout: Duration) {
+        until(&format!("a call to be carried out: {what}"), timeout, || {
+            match self.0.carried_out.load(Ordering::SeqCst) {
+                0 => Err(format!("not yet, of {} met", self.count())),
+                _ => Ok(()),
+            }
+        })
+        .await;
+    }
+
+    fn carried_out(&self) {
+        self.0.carried_out.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 // === impl Shared ===
 
 impl Shared {
-    /// Keeps the call and says what is to happen to it.
-    fn meet(&self, call: Call) -> Option<Fault> {
+    /// Keeps the call and says what is to happen to it, by which rule.
+    fn meet(&self, call: Call) -> Option<(Fault, Met)> {
         let fault = lock(&self.rules).iter_mut().find_map(|rule| {
             if !(rule.matches)(&call) {
                 return None;
             }
             let fault = rule.faults.pop_front()?;
-            *lock(&rule.met) += 1;
-            Some(fault)
+            rule.met.0.met.fetch_add(1, Ordering::SeqCst);
+            Some((fault, rule.met.clone()))
         });
         lock(&self.calls).push(call);
         fault

@@ -68,7 +68,7 @@ async fn pass(request: Request<Incoming>, client: Client, shared: Arc<Shared>) -
     let (head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
     let uri = head.uri.path_and_query().map_or("/", |uri| uri.as_str()).to_owned();
-    let fault = shared.meet(Call::of(&head.method, &uri, &body));
+    let (fault, met) = shared.meet(Call::of(&head.method, &uri, &body)).unzip();
     connected(&shared).await;
     match fault {
         Some(Fault::Status(code, retry_after)) => return Ok(refused(code, retry_after)),
@@ -84,6 +84,9 @@ async fn pass(request: Request<Incoming>, client: Client, shared: Arc<Shared>) -
         }
     }
     let answer = client.send(request.body(Body::from(body.to_vec()))?).await;
+    if let Some(met) = met.filter(|_| answer.is_ok()) {
+        met.carried_out();
+    }
     connected(&shared).await;
     match fault {
         Some(Fault::Changed(code, change)) => {
