@@ -11,11 +11,11 @@ use testbed::{Signal, World, eventually, never};
 
 use crate::OPERATOR;
 
-/// Short, so that a takeover is; the retry period is the shortest that can be set.
-const TIMINGS: [&str; 3] = ["--lease-duration=4s", "--lease-renew-deadline=3s", "--lease-retry-period=1s"];
-/// Lease duration, retry with jitter, and room for a busy machine.
-const TAKEOVER: Duration = Duration::from_secs(4 + 5);
+/// Short, so that a takeover is, and long enough for a leader on a busy machine to stay one.
+const TIMINGS: [&str; 3] = ["--lease-duration=12s", "--lease-renew-deadline=9s", "--lease-retry-period=2s"];
 const LEASE: &str = "verteil-token-operator";
+/// Far below the lease duration where this is used.
+const AT_ONCE: Duration = Duration::from_secs(20);
 /// The longest that an end may take.
 const END: Duration = Duration::from_secs(28);
 
@@ -37,7 +37,7 @@ async fn of_two_operators_one_requests() {
     assert_eq!([&one, &two][leader].get("/readyz").await.unwrap().0, 200);
     assert_eq!([&one, &two][1 - leader].get("/readyz").await.unwrap().0, 200, "standing by is being ready");
     let spec = lease(&world).await.expect("a Lease");
-    assert_eq!((spec["leaseDurationSeconds"].as_i64(), spec["leaseTransitions"].as_i64()), (Some(4), Some(0)));
+    assert_eq!((spec["leaseDurationSeconds"].as_i64(), spec["leaseTransitions"].as_i64()), (Some(12), Some(0)));
     for time in ["acquireTime", "renewTime"] {
         let text = spec[time].as_str().expect("a time");
         assert_eq!(text.rsplit_once('.').map(|(_, fraction)| fraction.len()), Some("123456Z".len()), "{text}");
@@ -47,7 +47,7 @@ async fn of_two_operators_one_requests() {
 #[tokio::test]
 async fn the_standby_takes_over_from_a_leader_that_was_killed() {
     let world = World::new().await;
-    world.issuer.set_lifetime(Duration::from_secs(20));
+    world.issuer.set_lifetime(Duration::from_secs(40));
     let one = candidate(&world, &[]).await;
     leader(&[&one]).await;
     let two = candidate(&world, &[]).await;
@@ -55,24 +55,25 @@ async fn the_standby_takes_over_from_a_leader_that_was_killed() {
         world.create_token(name, json!({"renewBefore": "0s"})).await;
         world.ready(name).await;
     }
-    one.kill();
-    leads(&two, TAKEOVER).await;
-    assert_eq!(world.issuer.count(), 3, "{}", world.issuer.log());
-    // Renewals go on: one request for each.
+    // What is issued from here on lasts, so that every further request would be one too many.
     world.issuer.set_lifetime(Duration::from_secs(43_199));
+    one.kill();
+    leads(&two, PATIENCE).await;
+    // Renewals go on: one request for each.
     world.issuer.wait_for_count(6, PATIENCE).await;
     for name in ["a", "b", "c"] {
         world.stores(name, &world.issuer.last_token(name).unwrap()).await;
         assert_eq!(world.issuer.count_for(name), 2);
     }
     world.stays_at(6).await;
+    assert_eq!(requests(&two), 3, "{}", two.log());
     assert_eq!(lease(&world).await.expect("a Lease")["leaseTransitions"], 1);
 }
 
 #[tokio::test]
 async fn a_leader_that_was_frozen_past_its_lease_sends_nothing_when_it_thaws() {
     let world = World::new().await;
-    world.issuer.set_lifetime(Duration::from_secs(12));
+    world.issuer.set_lifetime(Duration::from_secs(40));
     let one = candidate(&world, &[]).await;
     leader(&[&one]).await;
     let two = candidate(&world, &[]).await;
@@ -80,10 +81,10 @@ async fn a_leader_that_was_frozen_past_its_lease_sends_nothing_when_it_thaws() {
         world.create_token(&format!("token-{n}"), json!({"renewBefore": "0s"})).await;
         world.ready(&format!("token-{n}")).await;
     }
-    one.process().signal(Signal::STOP).unwrap();
-    leads(&two, TAKEOVER).await;
     // What is issued from here on lasts, so that every further request would be one too many.
     world.issuer.set_lifetime(Duration::from_secs(43_199));
+    one.process().signal(Signal::STOP).unwrap();
+    leads(&two, PATIENCE).await;
     let sent = requests(&one);
     world.issuer.wait_for_count(10, PATIENCE).await;
     one.process().signal(Signal::CONT).unwrap();
@@ -100,15 +101,15 @@ async fn a_leader_that_was_frozen_past_its_lease_sends_nothing_when_it_thaws() {
 #[tokio::test]
 async fn a_frozen_leader_thaws_at_the_moment_when_its_tokens_expire_and_stays_silent() {
     let world = World::new().await;
-    world.issuer.set_lifetime(Duration::from_secs(6));
+    world.issuer.set_lifetime(Duration::from_secs(20));
     let one = candidate(&world, &[]).await;
     leader(&[&one]).await;
     world.create_token("alone", json!({"renewBefore": "0s"})).await;
     world.ready("alone").await;
+    world.issuer.set_lifetime(Duration::from_secs(43_199));
     one.process().signal(Signal::STOP).unwrap();
     // Renewal and deadline both pass; nobody else is there to take over, or to renew.
-    tokio::time::sleep(Duration::from_secs(8)).await;
-    world.issuer.set_lifetime(Duration::from_secs(43_199));
+    tokio::time::sleep(Duration::from_secs(22)).await;
     one.process().signal(Signal::CONT).unwrap();
     world.issuer.wait_for_count(2, PATIENCE).await;
     let log = one.log();
@@ -127,7 +128,7 @@ async fn a_lease_that_is_deleted_or_edited_is_put_right() {
     world.ready("before").await;
     let leases = leases(&world);
     leases.delete(LEASE, &DeleteParams::default()).await.unwrap();
-    only_one_leads(&world, [&one, &two]).await;
+    only_one_leads(&world, [&one, &two], None).await;
     for (n, spec) in [
         json!({"holderIdentity": ""}),
         json!({"holderIdentity": null, "renewTime": null, "acquireTime": null, "leaseDurationSeconds": null}),
@@ -138,8 +139,9 @@ async fn a_lease_that_is_deleted_or_edited_is_put_right() {
     .into_iter()
     .enumerate()
     {
-        leases.patch(LEASE, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.unwrap();
-        only_one_leads(&world, [&one, &two]).await;
+        let patch = Patch::Merge(json!({"spec": spec}));
+        let edited = leases.patch(LEASE, &PatchParams::default(), &patch).await.unwrap();
+        only_one_leads(&world, [&one, &two], edited.metadata.resource_version).await;
         world.create_token(&format!("after-{n}"), json!({})).await;
         world.ready(&format!("after-{n}")).await;
     }
@@ -158,11 +160,11 @@ async fn a_leader_that_is_stopped_releases_the_lease_and_the_successor_leads_at_
     assert_eq!(one.terminate().await, Some(0));
     assert_eq!(holder(&world).await, "");
     let two = candidate(&world, &timings).await;
-    leads(&two, Duration::from_secs(3)).await;
+    leads(&two, AT_ONCE).await;
     let three = candidate(&world, &timings).await;
     assert_eq!(three.metric(LEADER).await, Some(0.0));
     assert_eq!(two.terminate().await, Some(0));
-    leads(&three, Duration::from_secs(3)).await;
+    leads(&three, AT_ONCE).await;
     assert_eq!(lease(&world).await.expect("a Lease")["leaseTransitions"], 2);
     // Who stands by has nothing to release.
     let four = candidate(&world, &timings).await;
@@ -174,7 +176,9 @@ async fn a_leader_that_is_stopped_releases_the_lease_and_the_successor_leads_at_
 #[tokio::test]
 async fn a_request_in_flight_at_the_stop_is_finished_and_its_token_saved() {
     let world = World::new().await;
-    let (one, two) = (candidate(&world, &[]).await, candidate(&world, &[]).await);
+    // So short that a Lease which is not renewed runs out while the request is held.
+    let timings = ["--lease-duration=7s", "--lease-renew-deadline=6s", "--lease-retry-period=1s"];
+    let (one, two) = (candidate(&world, &timings).await, candidate(&world, &timings).await);
     let first = leader(&[&one, &two]).await;
     let (old, new) = if first == 0 { (one, two) } else { (two, one) };
     world.issuer.hold();
@@ -187,7 +191,7 @@ async fn a_request_in_flight_at_the_stop_is_finished_and_its_token_saved() {
     })
     .await;
     // Longer than a lease without renewals: the Lease is held until the drain has ended.
-    never("a takeover", Duration::from_secs(6), async || match new.metric(LEADER).await {
+    never("a takeover", Duration::from_secs(9), async || match new.metric(LEADER).await {
         Some(0.0) => Ok(()),
         other => Err(format!("{other:?}")),
     })
@@ -198,7 +202,8 @@ async fn a_request_in_flight_at_the_stop_is_finished_and_its_token_saved() {
     world.issuer.release();
     assert_eq!(old.process().wait(END).await.and_then(|status| status.code()), Some(0));
     world.stores("flight", &world.issuer.last_token("flight").unwrap()).await;
-    leads(&new, Duration::from_secs(3)).await;
+    assert!(old.log().contains("released the Lease"), "{}", old.log());
+    leads(&new, PATIENCE).await;
     let status = world.ready("flight").await;
     assert_eq!((status.tokens_issued, status.claim), (Some(1), None));
     world.ready("later").await;
@@ -218,7 +223,8 @@ async fn a_second_signal_ends_it_at_once() {
     })
     .await;
     operator.process().signal(Signal::TERM).unwrap();
-    let status = operator.process().wait(Duration::from_secs(3)).await;
+    // Long before the request has timed out.
+    let status = operator.process().wait(Duration::from_secs(10)).await;
     assert_eq!(status.and_then(|status| status.code()), Some(1));
 }
 
@@ -298,9 +304,13 @@ async fn leads(operator: &Operator, within: Duration) {
     .await;
 }
 
-/// Waits until the Lease names somebody who leads, alone.
-async fn only_one_leads(world: &World, operators: [&Operator; 2]) {
+/// Waits until the Lease, at another version than that of the edit, names somebody who leads, alone.
+async fn only_one_leads(world: &World, operators: [&Operator; 2], edited: Option<String>) {
     eventually("one leader whom the Lease names", PATIENCE, async || {
+        let version = leases(world).get_opt(LEASE).await.expect("readable").and_then(|l| l.metadata.resource_version);
+        if version == edited {
+            return Err("it is as edited".into());
+        }
         let holder = holder(world).await;
         let (one, two) = (operators[0].metric(LEADER).await, operators[1].metric(LEADER).await);
         let named = !holder.is_empty() && holder != "mallory";
@@ -335,7 +345,7 @@ fn requests(operator: &Operator) -> usize {
 /// A resource `flight` whose token was issued and cannot be written: the right is withdrawn while the request is in flight.
 async fn forbid_secret_writes(world: &World, operator: &Operator) {
     world.issuer.hold();
-    world.create_token("flight", json!({})).await;
+    world.create_token("flight", json!({"timeout": "15s"})).await;
     world.issuer.wait_until_held(1, PATIENCE).await;
     change_secret_verbs(world, &["get", "list", "watch"]).await;
     // The authorizer learns of it by a watch of its own.

@@ -143,9 +143,9 @@ async fn the_leader_alone_has_them_and_its_successor_counts_on() {
     let flags = [
         "--leader-election",
         lease.as_str(),
-        "--lease-duration=4s",
-        "--lease-renew-deadline=3s",
-        "--lease-retry-period=1s",
+        "--lease-duration=12s",
+        "--lease-renew-deadline=9s",
+        "--lease-retry-period=2s",
     ];
     let one = world.operator(OPERATOR, &flags).await;
     world.create_token("flight", json!({})).await;
