@@ -102,8 +102,12 @@ async fn of_very_many_at_once_the_later_ones_are_posted_with_pauses() {
     for number in 0..COUNT {
         events.say(&about(&world, &format!("flight-{number}")), &note("trouble".into()), SystemClock.now());
     }
-    event(&world, &format!("flight-{}", COUNT - 1), "WriteRefused").await;
-    assert_eq!(self::events(&world).await.len(), COUNT);
+    // One after another: on a busy machine it takes minutes.
+    eventually("all events", 5 * PATIENCE, async || match self::events(&world).await.len() {
+        COUNT => Ok(()),
+        count => Err(format!("{count} of {COUNT}")),
+    })
+    .await;
     // Twenty in a second, from then on.
     let took = SystemClock.elapsed().saturating_sub(began);
     assert!(took >= Duration::from_millis(50) * u32::try_from(COUNT - BURST - 1).unwrap(), "{took:?}");
@@ -111,7 +115,7 @@ async fn of_very_many_at_once_the_later_ones_are_posted_with_pauses() {
 
 #[tokio::test]
 async fn an_event_that_cannot_be_written_is_in_nobodys_way() {
-    const COUNT: usize = 6;
+    const COUNT: usize = 2;
     let world = World::new().await;
     let proxy = world.proxy();
     // The first is never answered, the others are refused.

@@ -1,11 +1,11 @@
 //! What does a person see who works with kubectl?
 
 use serde_json::json;
-use testbed::world::{PASSWORD, USERNAME};
+use testbed::world::{PASSWORD, PATIENCE, USERNAME};
 use testbed::{Answer, World};
 
 use crate::OPERATOR;
-use crate::events::event;
+use crate::events::{event, events};
 
 /// The cells of a table of kubectl: the header, then the line of `name`.
 fn row(table: &str, name: &str) -> Vec<(String, String)> {
@@ -82,7 +82,8 @@ async fn describe_tells_the_story() {
     world.set_credentials("later", USERNAME, PASSWORD).await;
     let waited = world.kubectl(&["wait", "--for=condition=Ready", "vt/flight", "--timeout=60s"], None).await;
     waited.succeeded();
-    world.issuer.enqueue_for("flight", Answer::status(503));
+    // Long enough to be seen by who looks.
+    world.issuer.enqueue_for("flight", Answer::status(503).header("retry-after", "30"));
     world.change("flight", json!({"metadata": {"annotations": {"verteil.dev/renew": "now"}}})).await;
     world.condition("flight", "RenewalFailing", "True", "IssuerUnavailable").await;
     let failing = world.kubectl(&["describe", "vt", "flight"], None).await.succeeded();
@@ -96,6 +97,11 @@ async fn describe_tells_the_story() {
     }
     world.status("flight", "the second token", |status| status.tokens_issued == Some(2)).await;
     event(&world, "flight", "Recovered").await;
+    testbed::eventually("the event of the second token", PATIENCE, async || {
+        let notes: Vec<_> = events(&world).await.into_iter().filter_map(|event| event.note).collect();
+        if notes.iter().any(|note| note.starts_with("Manual: ")) { Ok(()) } else { Err(format!("{notes:?}")) }
+    })
+    .await;
     let told = world.kubectl(&["events", "--for", "verteiltoken.verteil.dev/flight"], None).await.succeeded();
     let described = world.kubectl(&["describe", "vt", "flight"], None).await.succeeded();
     for (kind, reason, note, times) in [
@@ -118,7 +124,7 @@ async fn explain_describes_every_field() {
     let world = World::new().await;
     let explain = async |path: &str| {
         // The apiserver publishes the schema a moment after the CRD is established.
-        testbed::eventually(&format!("an explanation of {path}"), testbed::world::PATIENCE, async || {
+        testbed::eventually(&format!("an explanation of {path}"), PATIENCE, async || {
             let output = world.kubectl(&["explain", path], None).await;
             if output.status.success() { Ok(output.stdout) } else { Err(output.stderr) }
         })
@@ -149,6 +155,6 @@ async fn a_resource_that_no_operator_has_seen_says_so() {
     world.kubectl_apply(&world.token("flight", json!({})).to_string()).await;
     let path = "-o=jsonpath={.metadata.generation} {.status.observedGeneration}";
     assert_eq!(world.kubectl(&["get", "vt", "flight", path], None).await.succeeded(), "1 -1");
-    let output = world.kubectl(&["wait", "--for=condition=Ready", "vt/flight", "--timeout=1s"], None).await;
+    let output = world.kubectl(&["wait", "--for=condition=Ready", "vt/flight", "--timeout=5s"], None).await;
     assert!(output.stderr.contains("timed out waiting for the condition"), "{}", output.stderr);
 }

@@ -7,7 +7,8 @@ use serde_json::json;
 use testbed::World;
 use testbed::proxy::{Call, Fault, Kind};
 use testbed::world::{InProcess, PATIENCE, TestClock};
-use verteil_token_operator::api::IssueReason;
+use verteil_token_operator::api::{IssueReason, VerteilTokenStatus};
+use verteil_token_operator::decide::condition;
 
 use crate::OPERATOR;
 
@@ -19,16 +20,16 @@ fn requested(world: &World, tag: &str) -> Vec<f64> {
 #[tokio::test]
 async fn a_token_is_renewed_at_its_renewal_point_and_not_before() {
     let world = World::new().await;
-    world.issuer.set_lifetime(Duration::from_secs(20));
+    world.issuer.set_lifetime(Duration::from_secs(40));
     let _operator = world.operator(OPERATOR, &[]).await;
     world.create_token("flight", json!({})).await;
     let first = world.ready("flight").await;
     let renewal = first.renewal_time.unwrap().0;
     // A fifth of the lifetime, since the wanted ten minutes are more.
-    assert_eq!(first.expires_at.unwrap().0.duration_since(renewal), SignedDuration::from_secs(4));
+    assert_eq!(first.expires_at.unwrap().0.duration_since(renewal), SignedDuration::from_secs(8));
     world.issuer.wait_for_count(2, PATIENCE).await;
     let second = requested(&world, "flight")[1];
-    assert!((0.0..3.0).contains(&(second - renewal.as_duration().as_secs_f64())), "{second} after {renewal}");
+    assert!((0.0..8.0).contains(&(second - renewal.as_duration().as_secs_f64())), "{second} after {renewal}");
     let status = world.status("flight", "the second token", |s| s.tokens_issued == Some(2)).await;
     assert_eq!(status.last_issue_reason, Some(IssueReason::Expired));
     world.stores("flight", &world.issuer.last_token("flight").unwrap()).await;
@@ -41,17 +42,20 @@ async fn without_a_margin_a_token_is_renewed_strictly_after_its_expiry() {
     let _operator = world.operator(OPERATOR, &[]).await;
     world.create_token("flight", json!({"renewBefore": "0s"})).await;
     let expiry = world.ready("flight").await.expires_at.unwrap().0;
-    world.issuer.wait_for_count(2, PATIENCE).await;
-    let second = requested(&world, "flight")[1];
-    assert!((0.0..4.0).contains(&(second - expiry.as_duration().as_secs_f64())), "{second} after {expiry}");
     // Ready all the way: the gap of a second is within the grace.
-    assert_eq!(world.ready("flight").await.tokens_issued.map(|n| n >= 1), Some(true));
+    let stays_ready = |status: &VerteilTokenStatus| {
+        assert_eq!(condition(status, "Ready").unwrap().status, "True", "{status:?}");
+        status.tokens_issued >= Some(2)
+    };
+    world.status("flight", "the second token", stays_ready).await;
+    let second = requested(&world, "flight")[1];
+    assert!(second >= expiry.as_duration().as_secs_f64(), "{second} before {expiry}");
 }
 
 #[tokio::test]
 async fn an_issuer_that_repeats_its_token_is_asked_again_only_after_expiry() {
     let world = World::new().await;
-    world.issuer.repeats_tokens(Duration::from_secs(20));
+    world.issuer.repeats_tokens(Duration::from_secs(40));
     let operator = world.operator(OPERATOR, &[]).await;
     world.create_token("flight", json!({})).await;
     let first = world.ready("flight").await;
@@ -60,7 +64,7 @@ async fn an_issuer_that_repeats_its_token_is_asked_again_only_after_expiry() {
     assert_eq!(learnt.tokens_issued, Some(1));
     let expiry = learnt.expires_at.clone().unwrap().0;
     assert_eq!(learnt.renewal_time.unwrap().0.duration_since(expiry), SignedDuration::from_secs(2));
-    assert!(expiry.duration_since(first.expires_at.unwrap().0).abs() <= SignedDuration::from_secs(1));
+    assert!(expiry.duration_since(first.expires_at.unwrap().0).abs() <= SignedDuration::from_secs(2));
     let second = world.status("flight", "the second token", |s| s.tokens_issued == Some(2)).await;
     assert_eq!(world.issuer.issued().len(), 2);
     // From then on one renewal costs one request, after expiry.
