@@ -120,10 +120,13 @@ async fn the_source_is_the_secret_after_a_restart_and_memory_while_nothing_can_b
 async fn who_finds_another_process_at_work_counts_it() {
     let world = World::new().await;
     let one = world.operator(OPERATOR, &[]).await;
-    world.issuer.hold();
-    world.create_token("flight", json!({})).await;
-    world.issuer.wait_until_held(1, PATIENCE).await;
     let two = world.operator(OPERATOR, &[]).await;
+    // It looks only when the other one is at work already.
+    two.process().signal(testbed::Signal::STOP).unwrap();
+    world.issuer.hold();
+    world.create_token("flight", json!({"timeout": "15s"})).await;
+    world.issuer.wait_until_held(1, PATIENCE).await;
+    two.process().signal(testbed::Signal::CONT).unwrap();
     let attempts = |answer: &Value| answer["metrics"]["concurrent_refresh_attempts"].as_u64();
     let answer = shows(&two, &world, "flight", "an attempt", |answer| attempts(answer) > Some(0)).await;
     assert!(answer["metrics"]["last_concurrent_refresh_attempt"].is_i64(), "{answer}");

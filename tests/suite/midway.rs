@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use testbed::world::{PATIENCE, USERNAME};
 use testbed::{ControlPlane, Options, World, eventually};
@@ -17,10 +17,15 @@ use crate::events::event;
 async fn in_mid_issuance() -> (World, testbed::world::Operator) {
     let world = World::new().await;
     let operator = world.operator(OPERATOR, &[]).await;
-    world.issuer.hold();
-    world.create_token("flight", json!({})).await;
-    world.issuer.wait_until_held(1, PATIENCE).await;
+    hold_a_request(&world).await;
     (world, operator)
+}
+
+/// Waits for a first request of a resource `flight`. It is held for as long as a request may take.
+async fn hold_a_request(world: &World) {
+    world.issuer.hold();
+    world.create_token("flight", json!({"timeout": "15s"})).await;
+    world.issuer.wait_until_held(1, PATIENCE).await;
 }
 
 async fn wipe_status(world: &World) {
@@ -65,22 +70,26 @@ async fn a_status_wiped_in_mid_issuance_costs_nothing_when_one_operator_runs() {
 
 #[tokio::test]
 async fn a_status_wiped_in_mid_issuance_of_one_of_two_operators_costs_a_token_that_is_counted() {
-    let (world, one) = in_mid_issuance().await;
-    let two = world.operator(OPERATOR, &[]).await;
+    let world = World::new().await;
+    let (one, two) = (world.operator(OPERATOR, &[]).await, world.operator(OPERATOR, &[]).await);
+    hold_a_request(&world).await;
     wipe_status(&world).await;
     world.issuer.wait_until_held(2, PATIENCE).await;
     world.issuer.release();
     world.ready("flight").await;
-    let mut counted = 0.0;
-    eventually("the token too many to be counted", PATIENCE, async || {
+    let counted = async || {
         let name = "verteil_token_ambiguous_generations_total";
-        counted = one.metric(name).await.unwrap_or_default() + two.metric(name).await.unwrap_or_default();
-        if counted > 0.5 { Ok(()) } else { Err(format!("{counted}")) }
+        one.metric(name).await.unwrap_or_default() + two.metric(name).await.unwrap_or_default()
+    };
+    eventually("the token too many to be counted", PATIENCE, async || match counted().await {
+        0.0 => Err("not yet".to_owned()),
+        _ => Ok(()),
     })
     .await;
     unsaved(&one, 0.0).await;
     unsaved(&two, 0.0).await;
     world.stays_at(2).await;
+    let counted = counted().await;
     assert!((counted - 1.0).abs() < 0.5, "{counted}");
     event(&world, "flight", "AmbiguousGeneration").await;
 }
@@ -100,9 +109,9 @@ async fn a_password_changed_in_mid_issuance_brings_one_more_token_for_it() {
 #[tokio::test]
 async fn a_secret_deleted_in_mid_renewal_is_written_with_the_new_token() {
     let world = World::new().await;
-    world.issuer.set_lifetime(Duration::from_secs(15));
+    world.issuer.set_lifetime(Duration::from_secs(30));
     let _operator = world.operator(OPERATOR, &[]).await;
-    world.create_token("flight", json!({})).await;
+    world.create_token("flight", json!({"timeout": "15s"})).await;
     world.ready("flight").await;
     world.issuer.set_lifetime(Duration::from_secs(43199));
     world.issuer.hold();
@@ -193,8 +202,20 @@ async fn an_older_definition_that_prunes_the_claim_is_noticed_before_a_token_is_
         .await
         .unwrap()
         .succeeded();
-    let _operator = world.operator(OPERATOR, &[]).await;
     world.create_token("flight", json!({})).await;
+    // The apiserver goes on with the newer one for a moment.
+    let claimed =
+        json!({"status": {"claim": {"id": "x", "holder": "x", "startedAt": "2026-01-01T00:00:00Z", "seconds": 1}}});
+    let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+    eventually("the older definition to be in force", PATIENCE, async || {
+        let answer = world.tokens().patch_status("flight", &dry, &Patch::Merge(&claimed)).await;
+        match answer.map_err(|e| e.to_string())?.status.and_then(|status| status.claim) {
+            None => Ok(()),
+            Some(claim) => Err(format!("{claim:?}")),
+        }
+    })
+    .await;
+    let _operator = world.operator(OPERATOR, &[]).await;
     world.condition("flight", "Stalled", "True", "CRDOutdated").await;
     world.stays_at(0).await;
     cluster.stop_apiserver();
@@ -205,9 +226,7 @@ async fn an_apiserver_that_restarts_and_loses_its_history_in_mid_issuance_costs_
     let cluster: &ControlPlane = Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
     let world = World::in_cluster(cluster).await;
     let operator = world.operator(OPERATOR, &[]).await;
-    world.issuer.hold();
-    world.create_token("flight", json!({})).await;
-    world.issuer.wait_until_held(1, PATIENCE).await;
+    hold_a_request(&world).await;
     cluster.stop_apiserver();
     world.issuer.release();
     unsaved(&operator, 1.0).await;

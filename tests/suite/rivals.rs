@@ -80,7 +80,9 @@ async fn an_older_one_that_comes_in_mid_issuance_lets_the_younger_finish() {
     world.create_token("old", json!({})).await;
     world.ready("old").await;
     world.issuer.hold();
-    world.create_token("young", shared("Delete")).await;
+    let mut young = shared("Delete");
+    young["timeout"] = json!("15s");
+    world.create_token("young", young).await;
     world.issuer.wait_until_held(1, PATIENCE).await;
     world.change("old", json!({"spec": {"secret": {"name": "shared"}}})).await;
     let waits = world.condition("old", "Stalled", "True", "SecretNotOurs").await;
