@@ -189,7 +189,10 @@ async fn retry_after_is_obeyed_in_seconds_and_as_a_date() {
 async fn an_unavailable_issuer_is_asked_again_after_five_seconds() {
     let world = World::new().await;
     let _operator = world.operator(OPERATOR, &[]).await;
-    world.issuer.enqueue_for("flight", Answer::status(503));
+    // Twice, so that it is long enough to be seen by who looks.
+    for _ in 0..2 {
+        world.issuer.enqueue_for("flight", Answer::status(503));
+    }
     world.create_token("flight", json!({})).await;
     world.condition("flight", "Ready", "False", "IssuerUnavailable").await;
     assert!(world.secrets().get_opt("flight").await.unwrap().is_none());
@@ -200,7 +203,7 @@ async fn an_unavailable_issuer_is_asked_again_after_five_seconds() {
     let gap = requests[1].instant.duration_since(requests[0].instant);
     assert!(gap >= Duration::from_secs(5), "{gap:?}");
     assert_eq!(event(&world, "flight", "Recovered").await.0, "Normal");
-    world.stays_at(2).await;
+    world.stays_at(3).await;
 }
 
 /// Each refused attempt may lock an account, and each unusable answer may have cost a token.
@@ -241,7 +244,7 @@ async fn a_renewal_that_fails_is_told_once_and_since_when() {
     world.ready("flight").await;
     let token = world.issuer.last_token("flight").unwrap();
     for _ in 0..2 {
-        world.issuer.enqueue_for("flight", Answer::status(503));
+        world.issuer.enqueue_for("flight", Answer::status(503).header("retry-after", "20"));
     }
     world.change("flight", json!({"metadata": {"annotations": {"verteil.dev/renew": "now"}}})).await;
     let failures = |n| move |status: &VerteilTokenStatus| status.failed_attempts == Some(n);

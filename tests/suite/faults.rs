@@ -1,6 +1,5 @@
 //! What does a fault of the apiserver cost, at each call of an issuance? Nothing but time.
 
-use futures::future::join_all;
 use serde_json::json;
 use testbed::proxy::{FAULTS, Fault, Kind};
 use testbed::world::{PASSWORD, USERNAME};
@@ -42,15 +41,14 @@ async fn no_fault_at_any_call_costs_a_second_token() {
     for (name, credentials, _) in &names {
         world.create_token(name, json!({"credentialsSecretRef": {"name": credentials}})).await;
     }
-    join_all(names.iter().map(async |(name, _, met)| {
+    for (name, _, met) in &names {
         world.ready(name).await;
         assert_eq!(met.count(), 1, "{name}");
         assert_eq!(world.issuer.count_for(name), 1, "{name}: {}", world.issuer.log());
         world.stores(name, &world.issuer.last_token(name).unwrap()).await;
         let status = world.status(name, "no claim left", |s| s.claim.is_none()).await;
         assert_eq!(status.tokens_issued, Some(1), "{name}");
-    }))
-    .await;
+    }
     world.stays_at(names.len()).await;
     assert_eq!(operator.metric("verteil_token_unsaved").await, Some(0.0));
     assert_eq!(operator.metric("verteil_token_ambiguous_generations_total").await, Some(0.0));

@@ -17,7 +17,7 @@ use crate::OPERATOR;
 /// Far above what a token takes.
 const LONG: &str = "--timeout=90s";
 /// For a wait that is to end in vain.
-const SHORT: &str = "--timeout=5s";
+const SHORT: &str = "--timeout=15s";
 
 /// A chart with one resource `flight`, whose spec is merged with `spec`.
 async fn chart(world: &World, spec: Value) -> (tempfile::TempDir, PathBuf) {
@@ -115,7 +115,7 @@ async fn without_an_operator_a_release_is_never_done() {
     let world = World::new().await;
     let (_dir, chart) = chart(&world, json!({})).await;
     let (failed, took) = install(&world, &chart, SHORT).await;
-    assert!(!failed.status.success() && took >= Duration::from_secs(5), "{took:?}: {failed:?}");
+    assert!(!failed.status.success() && took >= Duration::from_secs(15), "{took:?}: {failed:?}");
     for words in ["status: InProgress", "latest observed generation is -1"] {
         assert!(failed.stderr.contains(words), "{}", failed.stderr);
     }

@@ -143,7 +143,7 @@ async fn renewal_and_failure_are_as_ever() {
     let world = World::new().await;
     let (_operator, api) = start(&world, &[]).await;
     let bearer = client::caller(&world, "reader", "*").await;
-    world.issuer.set_lifetime(Duration::from_secs(12));
+    world.issuer.set_lifetime(Duration::from_secs(30));
     world.create_token("flight", json!({})).await;
     let first = given(&world, &api, &bearer, "flight").await;
     world.issuer.set_lifetime(Duration::from_secs(43_199));

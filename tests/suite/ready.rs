@@ -30,12 +30,12 @@ async fn it_waits_for_an_operator_and_ends_well_when_it_is_ready() {
     proxy.cut();
     let operator = world.operator_behind(&proxy, OPERATOR, &[]);
     let not_yet = async {
-        let output = ready(operator.http(), "4s").await;
+        let output = ready(operator.http(), "15s").await;
         assert_eq!(output.status.code(), Some(1));
-        assert!(said(&output).contains("is not ready after 4s: it answers 503"), "{}", said(&output));
+        assert!(said(&output).contains("is not ready after 15s: it answers 503"), "{}", said(&output));
         proxy.mend();
     };
-    let (output, ()) = tokio::join!(ready(operator.http(), "60s"), not_yet);
+    let (output, ()) = tokio::join!(ready(operator.http(), "120s"), not_yet);
     assert_eq!((output.status.code(), said(&output)), (Some(0), String::new()));
 }
 

@@ -66,7 +66,8 @@ async fn a_status_that_says_nothing_new_is_not_written() {
     }
     nothing_is_written(&proxy).await;
     operator.kill();
-    let _operator = world.operator_behind(&proxy, OPERATOR, &[]);
+    let operator = world.operator_behind(&proxy, OPERATOR, &[]);
+    operator.wait_until_ready().await;
     nothing_is_written(&proxy).await;
     proxy.cut();
     nothing_is_written(&proxy).await;

@@ -195,6 +195,8 @@ async fn a_certificate_that_is_not_to_be_trusted_is_named_for_what_it_is() {
     assert!(!operator.log().contains("not-for-everybody"));
     // With the certificate between, all is well.
     issuers[5].show(&between.server(HERE)).unwrap();
+    // Not after the wait, which has grown meanwhile.
+    world.change("alone", json!({"metadata": {"annotations": {"verteil.dev/renew": "now"}}})).await;
     world.ready("alone").await;
     assert_eq!(issuers[5].count(), 1);
 }
@@ -211,12 +213,12 @@ async fn an_authority_that_is_replaced_is_taken_up_without_a_restart() {
 
     world.issuer.show(&new.server(HERE)).unwrap();
     world.create_token("waiting", spec).await;
-    let second = world.status("waiting", "two failures", |s| s.failed_attempts == Some(2)).await;
+    let second = world.status("waiting", "two failures", |s| s.failed_attempts >= Some(2)).await;
     assert!(said(&second, "Ready").contains("is not signed by an authority in key ca.crt of ConfigMap corp-ca"));
     // The same certificates under a touched label, or with a word beside them, are the same CA: the wait goes on.
     label(&world, "ConfigMap", "corp-ca").await;
     put(&world, "ConfigMap", "corp-ca", &format!("# old\n{}", old.pem())).await;
-    let third = world.status("waiting", "three failures", |s| s.failed_attempts == Some(3)).await;
+    let third = world.status("waiting", "another failure", |s| s.failed_attempts > second.failed_attempts).await;
     assert!(third.last_failure_time >= second.next_attempt_time, "{second:?} {third:?}");
     assert_eq!(world.issuer.count(), 1);
 
