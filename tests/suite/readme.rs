@@ -2,8 +2,9 @@
 
 use clap::CommandFactory as _;
 use jiff::{SignedDuration, Timestamp};
-use testbed::World;
 use testbed::day::{HEAD, Setup};
+use testbed::world::PATIENCE;
+use testbed::{World, eventually};
 use verteil_token_operator::api::{Duration, IssueReason, VerteilToken};
 use verteil_token_operator::args::Cli;
 use verteil_token_operator::decide::{CLOCK_SKEW_REASONS, Reason, RestartReason};
@@ -193,8 +194,12 @@ async fn the_roles_of_callers_are_made_as_told() {
     assert_eq!(made, 3);
     let can = ["auth", "can-i", "get", "verteiltokens.verteil.dev/verteil-token", "--subresource=token"];
     let account = "--as=system:serviceaccount:default:flight-search";
-    let allowed = world.kubectl(&[can.as_slice(), &[account]].concat(), None).await;
-    assert_eq!(allowed.stdout.trim(), "yes", "{allowed:?}");
+    // The authorizer learns of it by a watch of its own.
+    eventually("the right", PATIENCE, async || {
+        let allowed = world.kubectl(&[can.as_slice(), &[account]].concat(), None).await;
+        if allowed.stdout.trim() == "yes" { Ok(()) } else { Err(format!("{allowed:?}")) }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -34,8 +34,7 @@ async fn the_stored_token_is_given_with_what_is_left_of_its_life() {
     world.issuer.set_lifetime(Duration::from_secs(3600));
     world.create_token("flight", json!({})).await;
     let expiry = world.ready("flight").await.expires_at.unwrap().0.as_second();
-    let answer = api.get(&world.namespace, "flight", &bearer).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let answer = eventually_gets(&api, &world, &bearer, "flight").await;
     assert_eq!(answer.header("cache-control"), "no-store");
     assert_eq!(answer.header("content-type"), "application/json");
     let body = answer.json();
@@ -110,7 +109,7 @@ async fn a_call_waits_for_the_first_token_and_for_the_next() {
     let (_operator, api) = TokenApi::start(&world, &[]).await;
     let bearer = client::caller(&world, "reader", "*").await;
     world.issuer.hold();
-    world.create_token("flight", json!({})).await;
+    world.create_token("flight", json!({"timeout": "15s"})).await;
     world.issuer.wait_until_held(1, PATIENCE).await;
     let first = api.clone().spawn(&world, "flight", &bearer, "?wait=60s", &[]);
     assert_eq!(api.get(&world.namespace, "flight", &bearer).await.status, 503, "who does not wait is told at once");

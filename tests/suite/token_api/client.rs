@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use kube::Api;
+use kube::api::PostParams;
 use serde_json::{Value, json};
 use testbed::ports::free_port;
-use testbed::world::{Operator, OperatorFlags};
-use testbed::{Authority, Proxy, ServerCertificate, World};
+use testbed::world::{Operator, OperatorFlags, PATIENCE};
+use testbed::{Authority, Proxy, ServerCertificate, World, eventually};
 use tokio::task::JoinHandle;
 use verteil_token_operator::start::init_crypto;
 
@@ -186,6 +189,7 @@ pub async fn caller(world: &World, account: &str, name: &str) -> String {
         )
         .await;
     allow(world, account, name).await;
+    may(world, account, name).await;
     token_of(world, account, AUDIENCE).await
 }
 
@@ -203,6 +207,24 @@ pub async fn allow(world: &World, account: &str, name: &str) {
         "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": world.namespace}],
     });
     world.kubectl_apply(&format!("{role}\n---\n{binding}")).await;
+}
+
+/// Waits until the authorizer, which learns of roles by a watch of its own, lets a ServiceAccount get the token `name`.
+async fn may(world: &World, account: &str, name: &str) {
+    let review: SubjectAccessReview = serde_json::from_value(json!({"spec": {
+        "user": format!("system:serviceaccount:{}:{account}", world.namespace),
+        "resourceAttributes": {
+            "namespace": world.namespace, "verb": "get", "group": "verteil.dev", "resource": "verteiltokens",
+            "subresource": "token", "name": name,
+        },
+    }}))
+    .unwrap();
+    let reviews: Api<SubjectAccessReview> = Api::all(world.client.clone());
+    eventually(&format!("the right of {account}"), PATIENCE, async || {
+        let answer = reviews.create(&PostParams::default(), &review).await.map_err(|e| e.to_string())?;
+        if answer.status.as_ref().is_some_and(|status| status.allowed) { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
 }
 
 /// A token by the TokenRequest API, as the kubelet projects it.
