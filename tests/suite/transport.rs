@@ -63,10 +63,9 @@ async fn what_is_not_a_tls_server_is_named_for_what_it_is() {
     unreachable_at(&world, &operator, "failure", &at(&failure), "refused the TLS handshake: HandshakeFailure").await;
     let closed = OddServer::says(b"").await;
     unreachable_at(&world, &operator, "closed", &at(&closed), "closed the connection").await;
-    let nobody = closed.address();
-    drop(closed);
-    let words = format!("connection refused: nothing listens at {nobody}");
-    unreachable_at(&world, &operator, "nobody", &format!("https://{nobody}/t"), &words).await;
+    let nobody = OddServer::absent();
+    let words = format!("connection refused: nothing listens at {}", nobody.address());
+    unreachable_at(&world, &operator, "nobody", &at(&nobody), &words).await;
     let words = "the name of issuer.invalid:443 cannot be resolved";
     unreachable_at(&world, &operator, "nowhere", "https://issuer.invalid/t", words).await;
     assert_eq!(world.issuer.connections(), 0);
@@ -185,11 +184,11 @@ async fn a_proxy_in_the_way_is_named_without_its_password() {
     let world = World::new().await;
     let (issuer, _ca, reference) = trusted(&world, Ipv4Addr::LOCALHOST).await;
     let (asks, refuses) = (ConnectProxy::for_user("somebody", "else").await, ConnectProxy::that_refuses().await);
-    let gone = ConnectProxy::start().await.address();
+    let gone = OddServer::absent();
     for (name, address, words) in [
         ("asks", asks.address(), "the proxy answered 407: write user name and password into HTTPS_PROXY"),
         ("refuses", refuses.address(), "the proxy of HTTPS_PROXY refuses to connect to it"),
-        ("gone", gone, "the proxy of HTTPS_PROXY cannot be reached: Connection refused"),
+        ("gone", gone.address().to_string(), "the proxy of HTTPS_PROXY cannot be reached: Connection refused"),
     ] {
         let url = format!("http://canary-user:canary-password@{address}");
         let operator = world.operator_with(OPERATOR, &[], &[("HTTPS_PROXY", &url)]).await;

@@ -85,6 +85,19 @@ impl OddServer {
         Self { port: address.port(), connections: Arc::default(), serving, _waiting: waiting }
     }
 
+    /// A port at which nobody listens, and which nobody else can take meanwhile: connections are refused.
+    #[must_use]
+    pub fn absent() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+        let port = socket.local_addr().expect("bound").port();
+        let serving = tokio::spawn(async move {
+            let _socket = socket;
+            std::future::pending::<()>().await;
+        });
+        Self { port, connections: Arc::default(), serving, _waiting: Vec::new() }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
