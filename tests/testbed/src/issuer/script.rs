@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Method;
 
@@ -69,6 +69,11 @@ impl Issuer {
         let tokens = &mut self.script().tokens;
         tokens.lifetime = lifetime;
         tokens.repeats = true;
+    }
+
+    /// Stops the clock by which it repeats tokens: only [`Issuer::advance`] moves it from now on.
+    pub fn stop_clock(&self) {
+        self.script().tokens.stopped = Some(Instant::now());
     }
 
     /// Moves the clock by which it repeats tokens.

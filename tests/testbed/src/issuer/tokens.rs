@@ -33,6 +33,8 @@ pub(super) struct Tokens {
     pub(super) length: usize,
     /// What [`Issuer::advance`](super::Issuer::advance) has added to the clock.
     pub(super) ahead: Duration,
+    /// Where the clock stands but for that, if it was stopped.
+    pub(super) stopped: Option<Instant>,
     /// By user and path: what is given again until its end.
     given: HashMap<(Option<String>, String), Given>,
 }
@@ -53,6 +55,7 @@ impl Default for Tokens {
             repeats: false,
             length: 0,
             ahead: Duration::ZERO,
+            stopped: None,
             given: HashMap::new(),
         }
     }
@@ -84,7 +87,7 @@ impl Tokens {
     /// The token given before and what is left of it, or a new one after its end.
     fn repeated(&mut self, request: &Recorded) -> (String, Duration) {
         let key = (request.credentials().map(|(user, _)| user), request.path.clone());
-        let now = Instant::now() + self.ahead;
+        let now = self.stopped.unwrap_or_else(Instant::now) + self.ahead;
         if let Some(given) = self.given.get(&key)
             && given.end > now
         {

@@ -44,7 +44,7 @@ impl Helper {
     /// By `SIGKILL`, and only it, not its process group.
     pub(crate) fn kill(&self) {
         self.child.signal(testbed::Signal::KILL).unwrap();
-        assert!(self.child.wait_blocking(Duration::from_secs(10)).is_some());
+        assert!(self.child.wait_blocking(Duration::from_secs(60)).is_some());
     }
 }
 

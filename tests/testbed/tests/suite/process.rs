@@ -8,7 +8,7 @@ use testbed::{Child, Signal, eventually};
 
 use crate::helper::{self, Helper, is_alive};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 fn sh(script: &str, dir: &ScratchDir) -> Child {
     Child::spawn("a shell", "sh", ["-c", script], &[("GREETING", "good day")], &dir.path().join("log")).unwrap()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use testbed::{ControlPlane, Issuer, Options, eventually, never, until};
 
-const SHORT: Duration = Duration::from_millis(200);
+const SHORT: Duration = Duration::from_secs(1);
 
 /// What a future panics with.
 async fn panic_of(future: impl Future<Output = ()>) -> String {
@@ -22,7 +22,7 @@ async fn a_timeout_says_what_was_awaited_and_what_was_seen_last() {
         Err(format!("only cloud {looks}"))
     }))
     .await;
-    assert!(message.contains("200ms in vain for the moon") && message.contains("only cloud "), "{message}");
+    assert!(message.contains("1s in vain for the moon") && message.contains("only cloud "), "{message}");
     assert!(message.contains("tests/suite/wait.rs"), "{message}");
     assert!(!message.ends_with("only cloud 1"), "{message}");
 }
@@ -36,7 +36,7 @@ async fn a_check_that_hangs_is_cut_off() {
 #[tokio::test(start_paused = true)]
 async fn paused_time_does_not_shorten_a_wait() {
     let start = Instant::now();
-    eventually("real time to pass", Duration::from_secs(5), async || {
+    eventually("real time to pass", Duration::from_secs(30), async || {
         if start.elapsed() > SHORT { Ok(()) } else { Err("too early".to_owned()) }
     })
     .await;
