@@ -15,8 +15,8 @@ use super::components::write;
 use super::{ControlPlane, Setup};
 use crate::binaries::{Component, helm};
 
-/// A server on the same machine accepts at once or not at all; a frozen one does accept.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A server on the same machine accepts at once or not at all, and a frozen one does accept; but the handshake counts too.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Without it a call to a frozen server would hang for ever. Above the minute between two bookmarks of a quiet watch.
 const READ_TIMEOUT: Duration = Duration::from_secs(75);
 /// For one run of a program, above the timeouts of its own waits in tests.

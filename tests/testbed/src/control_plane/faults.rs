@@ -3,6 +3,9 @@
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::Api;
+use kube::api::DeleteParams;
 use serde_json::json;
 
 use super::{ControlPlane, locked};
@@ -45,6 +48,9 @@ impl ControlPlane {
     /// kind; a restart makes it know at once.
     pub async fn restart_controller_manager(&self) -> anyhow::Result<()> {
         self.stop_controller_manager();
+        // The sign of life is there from the last start: the next one is to make it anew.
+        let accounts: Api<ServiceAccount> = Api::default_namespaced(self.client());
+        accounts.delete("default", &DeleteParams::default()).await.context("the default ServiceAccount")?;
         self.start_controller_manager().await
     }
 
