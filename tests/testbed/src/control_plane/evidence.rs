@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use memchr::memmem;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::{Value, json};
@@ -28,7 +29,7 @@ impl ControlPlane {
                 }
                 // Rotated away meanwhile.
                 let Ok(bytes) = std::fs::read(&path) else { continue };
-                if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+                if memmem::find(&bytes, text.as_bytes()).is_some() {
                     found.push(path.display().to_string());
                 }
             }
