@@ -266,7 +266,7 @@ impl<'a> Run<'a> {
         let since = self.clock.elapsed();
         loop {
             let process = self.operators[op].process;
-            let arrival = tokio::time::timeout(Duration::from_secs(20), self.arrivals.recv()).await;
+            let arrival = tokio::time::timeout(Duration::from_secs(60), self.arrivals.recv()).await;
             match arrival.map_err(|_| "a pass hangs")?.unwrap() {
                 Arrival::Call { process: from, call, reply } if from == process => {
                     self.operators[op].stop = Some((Stop::Call(call, reply), since));

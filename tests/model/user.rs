@@ -100,7 +100,7 @@ impl Run<'_> {
                 self.note_reached(&reached);
             }
             Step::Timeout => {
-                let timeout = self.random.pick(&["1s", "10s", "15s"]);
+                let timeout = self.random.pick(&["5s", "10s", "15s"]);
                 self.edit_spec(false, |spec| spec.timeout = timeout.parse().unwrap());
             }
             Step::TouchCredentials => {

@@ -67,7 +67,7 @@ async fn pods_have_the_next_token_before_the_original_would_stop_using_the_old_o
     if let Some(node) = stage.cluster.node() {
         node.restart_kubelet(KUBELETS_DEFAULT).await.unwrap();
     }
-    let file = file(SignedDuration::from_secs(25));
+    let file = file(SignedDuration::from_secs(70));
     let (old, expiry) = (file["access_token"].as_str().unwrap(), file["token_expiry"].as_i64().unwrap());
     stage
         .apply(&[
@@ -118,7 +118,7 @@ async fn an_issuer_that_repeats_its_token_leaves_a_gap_of_seconds_after_expiry()
         say("the gap after expiry is not measured in a cluster of somebody else's");
         return stage.close().await;
     }
-    stage.issuer.repeats_tokens(Duration::from_secs(40));
+    stage.issuer.repeats_tokens(Duration::from_secs(80));
     stage.apply(&VOLUMES.map(|by| by.deployment("flight", 1))).await;
     stage.create(&stage.token("flight", json!({}))).await;
     stage.ready("flight").await;
@@ -149,7 +149,7 @@ async fn an_issuer_that_repeats_its_token_leaves_a_gap_of_seconds_after_expiry()
             seconds(at - expiry)
         ));
         assert!(at - expiry >= 2000, "before the issuer has a new one: {} ms", at - expiry);
-        assert!(at - expiry < 20_000, "{} ms", at - expiry);
+        assert!(at - expiry < 60_000, "{} ms", at - expiry);
     }
     stage.close().await;
 }
@@ -157,7 +157,6 @@ async fn an_issuer_that_repeats_its_token_leaves_a_gap_of_seconds_after_expiry()
 #[tokio::test]
 async fn pods_that_read_a_variable_are_restarted_for_the_next_token() {
     let Some(stage) = Stage::beside_others("variable").await else { return };
-    stage.issuer.set_lifetime(Duration::from_secs(60));
     stage.deploy("flight", 2).await;
     let workload = json!({"kind": "Deployment", "name": By::Variable.app()});
     stage.create(&stage.token("flight", json!({"rolloutRestart": [workload]}))).await;
@@ -169,7 +168,8 @@ async fn pods_that_read_a_variable_are_restarted_for_the_next_token() {
         names
     };
     let before = [names(By::Volume).await, names(By::Variable).await];
-    stage.issuer.set_lifetime(Duration::from_secs(LIFETIME.unsigned_abs()));
+    // When all of them have the first one, however long that took.
+    stage.kubectl(&["annotate", "vt", "flight", "verteil.dev/renew=now"]).await;
     stage.issuer.wait_for_count(2, PATIENCE).await;
     let new = stage.issuer.last_token("flight").unwrap();
     stage.all_use(&new, 2).await;

@@ -11,14 +11,14 @@ use testbed::{Answer, World};
 
 /// Time for one look, which may show that nothing is to be done.
 const A_LOOK: Duration = Duration::from_secs(1);
-const TEN_MINUTES: Duration = Duration::from_mins(10);
+const TEN_MINUTES: Duration = Duration::from_secs(600);
 
 /// A resource `flight` with its first token, in a day whose passes are run one by one.
 async fn begin(world: &World) -> Day<'_> {
     world.create_token("flight", json!({})).await;
     let mut day = Day::begin(world, TestClock::default(), ["flight".to_owned()]).await;
     // A minute: the authorizer may learn of the operator's role only now.
-    day.pass(Duration::from_mins(1)).await;
+    day.pass(Duration::from_secs(60)).await;
     world.ready("flight").await;
     day
 }

@@ -60,9 +60,10 @@ async fn dies_at(point: Point, requests: usize, ambiguous: bool) {
             let fault = if matches!(point, Point::Before(_)) { Fault::Hang } else { Fault::HangAfter };
             let met = proxy.fault(move |call| call.kind == kind, [fault]);
             world.create_token("flight", json!({"timeout": "1s"})).await;
-            match point {
-                Point::After(_) => met.wait_until_carried_out(&format!("{point:?}"), PATIENCE).await,
-                _ => met.wait(&format!("{point:?}"), PATIENCE).await,
+            if matches!(point, Point::After(_)) {
+                met.wait_until_carried_out(&format!("{point:?}"), PATIENCE).await;
+            } else {
+                met.wait(&format!("{point:?}"), PATIENCE).await;
             }
         }
         Point::Request => {
