@@ -1,13 +1,15 @@
 //! Does a password, a user name or a token show anywhere but in its Secret, whatever happens, at the finest log level?
 //!
 //! All of them are canaries: words that stand nowhere else. Each path of `issuer.rs` and `cluster.rs` carries some of them past
-//! the operator; then everything that it has written or says is searched, also for their encodings.
+//! the operator; then everything that it has written or says is searched, also for their encodings. `token_api.rs` does the same
+//! with the tokens of callers, and with tokens that are in memory only.
 
 mod cluster;
 mod issuer;
 mod memory;
 mod panics;
 mod search;
+mod token_api;
 mod types;
 
 use std::net::Ipv4Addr;
