@@ -5,6 +5,8 @@
 
 mod lifecycle;
 mod manifests;
+mod memory_only;
+mod network;
 mod rights;
 mod token_api;
 mod users;
@@ -12,7 +14,9 @@ mod values;
 
 use serde_json::{Value, json};
 use testbed::world::merge;
-use testbed::{ControlPlane, Options};
+use testbed::{ControlPlane, Options, World};
+
+use crate::token_api::client::TokenApi;
 
 /// What every release here is called, and so its objects.
 const RELEASE: &str = "verteil-token-operator";
@@ -28,6 +32,22 @@ fn for_tests(more: Value) -> Value {
     let mut values = json!({"allowedIssuerHosts": ["*"], "extraArgs": ["--allow-http"]});
     merge(&mut values, more);
     values
+}
+
+/// Values of a release with the token API, whose certificate [`certificate`] makes.
+fn with_token_api(more: Value) -> Value {
+    let mut values = json!({"tokenApi": {"enabled": true, "certificateSecretName": "token-api-tls"}});
+    merge(&mut values, more);
+    values
+}
+
+/// The Secret that [`with_token_api`] names, and a client that trusts what is in it.
+async fn certificate(world: &World) -> TokenApi {
+    let (api, _) = TokenApi::prepare(world);
+    let [cert, key] =
+        [("cert", &api.certificate), ("key", &api.key)].map(|(flag, file)| format!("--{flag}={}", file.display()));
+    world.kubectl(&["create", "secret", "tls", "token-api-tls", &cert, &key], None).await.succeeded();
+    api
 }
 
 fn kind(object: &Value) -> &str {

@@ -32,7 +32,7 @@
 {{/* Labels that pick the pods. They never change: a Deployment cannot be given others. */}}
 {{- define "operator.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* Labels of every object but the pods of helm test, which must not be picked. */}}
@@ -50,7 +50,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/* Labels of the pods of helm test. */}}
 {{- define "operator.testSelector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}-test
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* What the Pod Security level "restricted" asks for. No user id: the image has one, and OpenShift gives its own. */}}
@@ -70,6 +70,19 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
+{{/* How an upgrade replaces pods. Always in full, with what the apiserver would fill in: by server-side apply, what nobody
+     has written stays when the type becomes Recreate, and is refused beside it. */}}
+{{- define "operator.strategy" -}}
+{{- if or .Values.disableTokenPersistence (eq (.Values.strategy.type | default "RollingUpdate") "Recreate") -}}
+type: Recreate
+{{- else -}}
+type: RollingUpdate
+rollingUpdate:
+  maxSurge: {{ dig "rollingUpdate" "maxSurge" "25%" .Values.strategy }}
+  maxUnavailable: {{ dig "rollingUpdate" "maxUnavailable" "25%" .Values.strategy }}
+{{- end -}}
+{{- end -}}
+
 {{/* What the operator may do: one list for Role and ClusterRole. */}}
 {{- define "operator.rules" -}}
 {{ .Files.Get "files/rules.yaml" | trim }}
@@ -87,8 +100,8 @@ roleRef:
   name: {{ index . 2 | quote }}
 subjects:
   - kind: ServiceAccount
-    name: {{ include "operator.serviceAccount" $root }}
-    namespace: {{ $root.Release.Namespace }}
+    name: {{ include "operator.serviceAccount" $root | quote }}
+    namespace: {{ $root.Release.Namespace | quote }}
 {{- end -}}
 
 {{/* What does not fit together, and what to write instead. */}}
@@ -111,10 +124,38 @@ subjects:
 {{- if gt (.Values.replicas | int) 1 -}}
 {{- fail "disableTokenPersistence needs replicas: 1, since each pod would have a memory of its own" -}}
 {{- end -}}
-{{- if eq (.Values.strategy.type | default "Recreate") "RollingUpdate" -}}
+{{- if or (eq (.Values.strategy.type | default "Recreate") "RollingUpdate") .Values.strategy.rollingUpdate -}}
 {{- fail "disableTokenPersistence needs strategy.type: Recreate, since two pods would each have a memory of its own" -}}
 {{- end -}}
+{{- if not .Values.leaderElection.enabled -}}
+{{- fail "disableTokenPersistence needs leaderElection.enabled: a pod whose node is not heard of may still run beside the next" -}}
 {{- end -}}
+{{- end -}}
+{{- if and (eq (.Values.strategy.type | default "RollingUpdate") "Recreate") .Values.strategy.rollingUpdate -}}
+{{- fail "strategy.rollingUpdate is for strategy.type: RollingUpdate: take one of the two away" -}}
+{{- end -}}
+{{- if and (gt (.Values.replicas | int) 1) (not .Values.leaderElection.enabled) -}}
+{{- fail "replicas above 1 need leaderElection.enabled, so that one of the pods requests tokens" -}}
+{{- end -}}
+{{- $instead := "set disableTokenPersistence instead, which also sees to the one pod that there may be" -}}
+{{- range .Values.extraEnv -}}
+{{- if eq .name "DISABLE_TOKEN_PERSISTENCE" -}}
+{{- fail (printf "extraEnv must not name DISABLE_TOKEN_PERSISTENCE: %s" $instead) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.extraArgs -}}
+{{- if hasPrefix "--disable-token-persistence" . -}}
+{{- fail (printf "extraArgs must not hold --disable-token-persistence: %s" $instead) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A host for an example, of those that token URLs may name. */}}
+{{- define "operator.exampleHost" -}}
+{{- $vendor := "api.stage.verteil.com" -}}
+{{- $host := first .Values.allowedIssuerHosts -}}
+{{- $host = regexReplaceAll "^[*]([.]verteil[.]com)?(:|$)" $host (printf "%s${2}" $vendor) -}}
+{{- regexReplaceAll "^[*]" $host "api" -}}
 {{- end -}}
 
 {{/* Ports to which token requests go, as a JSON list; [] means any. */}}

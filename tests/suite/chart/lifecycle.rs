@@ -5,8 +5,9 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 use testbed::world::{CHART, Operator, PATIENCE};
 use testbed::{ControlPlane, World, eventually};
+use verteil_token_operator::issuer::AllowedHosts;
 
-use super::{RELEASE, control_plane, for_tests};
+use super::{RELEASE, control_plane, for_tests, with_token_api};
 use crate::OPERATOR;
 
 /// The chart as it was at version 0.1.0.
@@ -128,6 +129,39 @@ async fn the_notes_say_what_comes_next_in_commands_that_work_as_they_stand() {
     let test = format!("helm test {RELEASE} --namespace {}", world.namespace);
     assert!(said.contains(&test), "{said}");
     world.stays_at(0).await;
+}
+
+#[tokio::test]
+async fn the_notes_fit_the_values() {
+    let world = World::new().await;
+    let said = async |more: Value| {
+        let mut values = json!({"crds": {"enabled": false}, "namespaces": [world.namespace]});
+        testbed::world::merge(&mut values, more);
+        world.install(CHART, RELEASE, &values).await.succeeded()
+    };
+    // A host that the operator may ask.
+    for (hosts, host) in [
+        (json!(["*.verteil.com"]), "api.stage.verteil.com"),
+        (json!(["*"]), "api.stage.verteil.com"),
+        (json!(["*.corp.example:8443", "*"]), "api.corp.example:8443"),
+        (json!(["*:8443"]), "api.stage.verteil.com:8443"),
+        (json!(["tokens.example"]), "tokens.example"),
+    ] {
+        let notes = said(json!({"allowedIssuerHosts": hosts})).await;
+        let url = format!("https://{host}/oauth2/token");
+        assert!(notes.contains(&format!("  tokenURL: {url}\n")), "{hosts}: {notes}");
+        let allowed = serde_json::from_value::<Vec<String>>(hosts).unwrap();
+        let allowed = AllowedHosts::new(allowed.iter().map(|host| host.parse().unwrap()).collect());
+        assert!(allowed.allow(&url.parse().unwrap()), "{url}");
+        assert!(!notes.contains("token API") && !notes.contains("memory"), "{notes}");
+    }
+    // Where a token is to be had where no Secret holds it, and by whom.
+    let notes = said(with_token_api(json!({}))).await;
+    let url = format!("https://{RELEASE}.{}.svc:8443/api/token/NAMESPACE/verteil-token\n", world.namespace);
+    let role = format!("--clusterrole={RELEASE}:{}:token\n", world.namespace);
+    assert!(notes.contains(&url) && notes.contains(&role) && notes.contains("mounts its Secret"), "{notes}");
+    let notes = said(with_token_api(json!({"disableTokenPersistence": true, "replicas": 1}))).await;
+    assert!(notes.contains(&url) && notes.contains("memory only") && !notes.contains("its Secret"), "{notes}");
 }
 
 #[tokio::test]

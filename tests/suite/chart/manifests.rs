@@ -47,7 +47,8 @@ fn everything(world: &World, other: &str) -> Value {
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "podAnnotations": {"example.com/note": "x"},
         "podLabels": {"team": "platform", "app.kubernetes.io/name": "not-this"},
-        "podSecurityContext": {"runAsUser": 10001, "runAsGroup": 10001, "fsGroup": 10001, "seLinuxOptions": {"level": "s0:c1,c2"}},
+        "podSecurityContext": {"runAsUser": 10001, "runAsGroup": 10001, "fsGroup": 10001, "fsGroupChangePolicy": "OnRootMismatch",
+            "supplementalGroups": [10002], "supplementalGroupsPolicy": "Strict", "seLinuxOptions": {"level": "s0:c1,c2"}},
         "priorityClassName": "system-cluster-critical",
         "nodeSelector": {"kubernetes.io/os": "linux"},
         "tolerations": [{"key": "dedicated", "operator": "Equal", "value": "platform", "effect": "NoSchedule"}],
@@ -116,6 +117,7 @@ async fn an_apiserver_takes_what_is_rendered_at_the_level_restricted() {
         ("nothing", nothing()),
         ("namespaces", json!({"namespaces": both})),
         ("a cluster-wide operator that restarts", json!({"rolloutRestart": true, "replicas": 3})),
+        ("tokens in memory only", super::with_token_api(json!({"disableTokenPersistence": true, "replicas": 1}))),
         ("any issuer", json!({"allowedIssuerHosts": ["*"], "networkPolicy": {"enabled": true, "dnsPorts": []}})),
         ("no IPv6", json!({"httpListen": "0.0.0.0:9090", "networkPolicy": {"enabled": true}})),
         (
@@ -143,6 +145,16 @@ async fn an_apiserver_takes_what_is_rendered_at_the_level_restricted() {
         let said = outcome.succeeded();
         assert_eq!(said.lines().count(), objects.len(), "{what}: {said}");
     }
+}
+
+#[tokio::test]
+async fn a_name_that_yaml_would_take_for_something_else_stays_a_name() {
+    let (world, _) = restricted().await;
+    let values =
+        json!({"fullnameOverride": "true", "namespaces": [world.namespace], "networkPolicy": {"enabled": true}});
+    let objects = world.render(CHART, "123", &values).await.unwrap();
+    dry_run(&world, &objects).await.succeeded();
+    assert_eq!(the(&objects, "Deployment")["metadata"]["name"], json!("true"));
 }
 
 #[tokio::test]
@@ -273,43 +285,6 @@ async fn rules_and_dashboard_come_as_they_are() {
     let shown = the(&objects, "ConfigMap")["data"]["verteil-token-operator.json"].as_str().unwrap();
     let (shown, own): (Value, Value) = (serde_json::from_str(shown).unwrap(), serde_json::from_str(DASHBOARD).unwrap());
     assert_eq!(shown, own);
-}
-
-#[tokio::test]
-async fn the_network_policy_opens_the_ports_of_issuers_or_proxy() {
-    let world = World::new().await;
-    for (values, expected) in [
-        (json!({}), "53,5353|443,6443|443"),
-        (
-            json!({"allowedIssuerHosts": ["a.example:8443", "b.example", "[::1]:9443", "[::1]"]}),
-            "53,5353|443,6443|443,8443,9443",
-        ),
-        (json!({"allowedIssuerHosts": ["*"]}), "53,5353|443,6443|1-65535"),
-        (json!({"allowedIssuerHosts": ["*:8443"]}), "53,5353|443,6443|8443"),
-        (json!({"proxy": {"https": "http://user@proxy.example:3128/"}}), "53,5353|443,6443|3128,443"),
-        (json!({"proxy": {"https": "http://proxy.example"}}), "53,5353|443,6443|443,80"),
-        (json!({"networkPolicy": {"dnsPorts": [], "apiserverPorts": [16443]}}), "16443|443"),
-    ] {
-        let mut all = json!({"networkPolicy": {"enabled": true}});
-        testbed::world::merge(&mut all, values.clone());
-        let objects = world.render(CHART, RELEASE, &all).await.unwrap();
-        let spec = &the(&objects, "NetworkPolicy")["spec"];
-        let rules: Vec<String> = spec["egress"].as_array().unwrap().iter().map(ports).collect();
-        assert_eq!(rules.join("|"), expected, "{values}");
-        assert_eq!(spec["policyTypes"], json!(["Ingress", "Egress"]));
-        assert_eq!(spec["ingress"], json!([{"ports": [{"port": "http"}]}]), "everybody, at one port");
-    }
-}
-
-/// The ports of a rule, each once.
-fn ports(rule: &Value) -> String {
-    let text = |port: &Value| match port["endPort"].as_u64() {
-        Some(end) => format!("{}-{end}", port["port"]),
-        None => port["port"].to_string(),
-    };
-    let mut ports: Vec<String> = rule["ports"].as_array().unwrap().iter().map(text).collect();
-    ports.dedup();
-    ports.join(",")
 }
 
 #[tokio::test]

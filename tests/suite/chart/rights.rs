@@ -59,7 +59,7 @@ fn bound(objects: &[Value]) -> Vec<&Value> {
 async fn no_role_can_delete_a_secret_or_patch_a_workload_unasked() {
     let world = World::new().await;
     for (values, count) in
-        [(json!({}), 2), (json!({"namespaces": ["a", "b"]}), 3), (json!({"leaderElection": {"enabled": false}}), 1)]
+        [(json!({}), 2), (json!({"namespaces": ["a", "b"]}), 3), (json!({"leaderElection": {"enabled": false}, "replicas": 1}), 1)]
     {
         for restarts in [false, true] {
             let mut values = values.clone();

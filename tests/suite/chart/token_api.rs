@@ -6,13 +6,7 @@ use testbed::World;
 use testbed::world::CHART;
 use verteil_token_operator::args::{Cli, RunArgs};
 
-use super::{RELEASE, kind, the};
-
-fn values(more: Value) -> Value {
-    let mut values = json!({"tokenApi": {"enabled": true, "certificateSecretName": "token-api-tls"}});
-    testbed::world::merge(&mut values, more);
-    values
-}
+use super::{RELEASE, kind, the, with_token_api};
 
 /// What the operator of these objects runs with.
 fn args(objects: &[Value]) -> RunArgs {
@@ -26,7 +20,7 @@ fn args(objects: &[Value]) -> RunArgs {
 async fn its_port_certificate_and_callers_are_those_of_the_values() {
     let world = World::new().await;
     let policy = json!({"networkPolicy": {"enabled": true, "tokenApiFrom": [{"podSelector": {}}]}});
-    let objects = world.render(CHART, RELEASE, &values(policy)).await.unwrap();
+    let objects = world.render(CHART, RELEASE, &with_token_api(policy)).await.unwrap();
     let args = args(&objects);
     assert_eq!(args.token_api_listen, Some("[::]:8443".parse().unwrap()));
     assert!(!args.disable_token_persistence && args.deployment_name.is_none());
@@ -42,7 +36,7 @@ async fn its_port_certificate_and_callers_are_those_of_the_values() {
     assert_eq!((&service["port"], &service["targetPort"]), (&json!(8443), &port["name"]));
     let rule = &the(&objects, "NetworkPolicy")["spec"]["ingress"][1];
     assert_eq!(rule, &json!({"ports": [{"port": "token-api"}], "from": [{"podSelector": {}}]}));
-    let other = values(json!({"tokenApi": {"port": 9443}, "httpListen": "0.0.0.0:8080"}));
+    let other = with_token_api(json!({"tokenApi": {"port": 9443}, "httpListen": "0.0.0.0:8080"}));
     let objects = world.render(CHART, RELEASE, &other).await.unwrap();
     assert_eq!(self::args(&objects).token_api_listen, Some("0.0.0.0:9443".parse().unwrap()));
 }
@@ -50,7 +44,7 @@ async fn its_port_certificate_and_callers_are_those_of_the_values() {
 #[tokio::test]
 async fn the_reviews_need_a_cluster_role_even_where_the_rest_are_roles() {
     let world = World::new().await;
-    let objects = world.render(CHART, RELEASE, &values(json!({"namespaces": ["a"]}))).await.unwrap();
+    let objects = world.render(CHART, RELEASE, &with_token_api(json!({"namespaces": ["a"]}))).await.unwrap();
     let bound: Vec<&Value> = objects.iter().filter(|object| kind(object) == "ClusterRoleBinding").collect();
     assert_eq!(bound.len(), 1, "{bound:?}");
     let named = |object: &&Value| object["metadata"]["name"] == bound[0]["roleRef"]["name"];
@@ -67,7 +61,7 @@ async fn the_reviews_need_a_cluster_role_even_where_the_rest_are_roles() {
 #[tokio::test]
 async fn tokens_in_memory_only_have_one_pod_that_is_replaced_before_the_next() {
     let world = World::new().await;
-    let memory_only = values(json!({"disableTokenPersistence": true, "replicas": 1}));
+    let memory_only = with_token_api(json!({"disableTokenPersistence": true, "replicas": 1}));
     let objects = world.render(CHART, RELEASE, &memory_only).await.unwrap();
     let args = args(&objects);
     assert!(args.disable_token_persistence && args.check().is_ok());
@@ -77,7 +71,20 @@ async fn tokens_in_memory_only_have_one_pod_that_is_replaced_before_the_next() {
         (&deployment["spec"]["replicas"], &deployment["spec"]["strategy"]),
         (&json!(1), &json!({"type": "Recreate"}))
     );
-    // Otherwise the strategy is the values'.
-    let objects = world.render(CHART, RELEASE, &values(json!({}))).await.unwrap();
-    assert_eq!(the(&objects, "Deployment")["spec"]["strategy"], Value::Null);
+}
+
+#[tokio::test]
+async fn how_pods_are_replaced_is_always_written_in_full() {
+    let world = World::new().await;
+    let rolling = |surge: Value, unavailable: Value| json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}});
+    for (strategy, rendered) in [
+        (json!({}), rolling(json!("25%"), json!("25%"))),
+        (json!({"type": "RollingUpdate"}), rolling(json!("25%"), json!("25%"))),
+        (json!({"rollingUpdate": {"maxSurge": 1}}), rolling(json!(1), json!("25%"))),
+        (json!({"rollingUpdate": {"maxSurge": "50%", "maxUnavailable": 0}}), rolling(json!("50%"), json!(0))),
+        (json!({"type": "Recreate"}), json!({"type": "Recreate"})),
+    ] {
+        let objects = world.render(CHART, RELEASE, &json!({"strategy": strategy})).await.unwrap();
+        assert_eq!(the(&objects, "Deployment")["spec"]["strategy"], rendered, "{strategy}");
+    }
 }

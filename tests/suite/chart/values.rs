@@ -44,6 +44,11 @@ fn schema() -> Value {
     serde_json::from_str(SCHEMA).unwrap()
 }
 
+/// The defaults.
+fn values() -> Value {
+    serde_saphyr::from_str(VALUES).unwrap()
+}
+
 /// Every schema below `at` with its path: `[]` for an item of a list, `{}` for any key of a map.
 fn each<'a>(at: &str, schema: &'a Value, visit: &mut impl FnMut(&str, &'a Value)) {
     visit(at, schema);
@@ -71,8 +76,7 @@ fn leaves(at: &str, value: &Value, schema: &Value, found: &mut BTreeMap<String, 
 
 #[test]
 fn values_and_schema_name_the_same_keys_with_the_same_defaults() {
-    let values: Value = serde_saphyr::from_str(VALUES).unwrap();
-    let schema = schema();
+    let (values, schema) = (values(), schema());
     let (mut written, mut described) = (BTreeMap::new(), BTreeMap::new());
     leaves("", &values, &schema, &mut written);
     each("", &schema, &mut |path, schema| {
@@ -153,8 +157,21 @@ async fn an_unknown_or_wrong_value_is_refused_by_name() {
             json!({"disableTokenPersistence": true, "tokenApi": api("c"), "replicas": 1, "strategy": {"type": "RollingUpdate"}}),
             "Recreate",
         ),
+        (
+            json!({"disableTokenPersistence": true, "tokenApi": api("c"), "replicas": 1, "leaderElection": {"enabled": false}}),
+            "leaderElection.enabled",
+        ),
         (json!({"disableTokenPersistence": "maybe"}), "/disableTokenPersistence"),
         (json!({"metrics": {"serviceMonitor": {"enabled": true}}, "service": {"enabled": false}}), "service.enabled"),
+        (json!({"leaderElection": {"enabled": false}}), "leaderElection.enabled"),
+        (json!({"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}}), "strategy.rollingUpdate"),
+        (json!({"extraEnv": [{"name": "DISABLE_TOKEN_PERSISTENCE", "value": "true"}]}), "set disableTokenPersistence"),
+        (json!({"extraArgs": ["--disable-token-persistence=true"]}), "set disableTokenPersistence"),
+        (json!({"podDisruptionBudget": {"maxUnavailable": "0%"}}), "/podDisruptionBudget/maxUnavailable"),
+        (json!({"podDisruptionBudget": {"maxUnavailable": "101%"}}), "/podDisruptionBudget/maxUnavailable"),
+        (json!({"allowedIssuerHosts": ["a.example:65536"]}), "/allowedIssuerHosts/0"),
+        (json!({"httpListen": "[::]:65536"}), "/httpListen"),
+        (json!({"podSecurityContext": {"fsGroupChangePolicy": "Never"}}), "/podSecurityContext/fsGroupChangePolicy"),
     ] {
         let said = world.render(CHART, RELEASE, &values).await.expect_err(&values.to_string());
         assert!(said.contains(at), "{values}: {said}");
@@ -166,12 +183,21 @@ async fn an_unknown_or_wrong_value_is_refused_by_name() {
 #[tokio::test]
 async fn the_schema_takes_the_hosts_that_the_flag_takes() {
     let world = World::new().await;
-    for host in ["api.verteil.com", "*.verteil.com", "*", "*:8443", "localhost", "127.0.0.1:80", "[::1]:8443", "a.b:1"]
-    {
+    for host in [
+        "api.verteil.com",
+        "*.verteil.com",
+        "*",
+        "*:8443",
+        "localhost",
+        "127.0.0.1:80",
+        "[::1]:8443",
+        "a.b:1",
+        "a.b:65535",
+    ] {
         assert!(host.parse::<AllowedHost>().is_ok(), "{host}");
         world.render(CHART, RELEASE, &json!({"allowedIssuerHosts": [host]})).await.expect(host);
     }
-    for host in ["", "https://a", "a/b", "a.*", "*a", "a:b", "a b"] {
+    for host in ["", "https://a", "a/b", "a.*", "*a", "a:b", "a b", "a:65536"] {
         assert!(host.parse::<AllowedHost>().is_err(), "{host}");
         world.render(CHART, RELEASE, &json!({"allowedIssuerHosts": [host]})).await.expect_err(host);
     }

@@ -82,6 +82,12 @@ impl TokenApi {
         Self { client: client_of(&self.authority, Some(address.into())), ..self.clone() }
     }
 
+    /// The same at another place, host and port.
+    #[must_use]
+    pub fn at(&self, place: &str) -> Self {
+        Self { url: format!("https://{place}"), ..self.clone() }
+    }
+
     /// Writes another certificate to the files, first the one and then the other.
     pub fn show(&self, server: &ServerCertificate) {
         std::fs::write(&self.certificate, server.chain_pem()).unwrap();

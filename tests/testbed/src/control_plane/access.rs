@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
 use super::components::write;
@@ -66,15 +66,17 @@ impl ControlPlane {
     pub fn kubeconfig_for(&self, user: &str, groups: &[&str]) -> anyhow::Result<PathBuf> {
         let number = self.setup.kubeconfigs.fetch_add(1, Ordering::Relaxed) + 1;
         let path = self.setup.dir.path().join(format!("kubeconfig-{number}"));
-        write(&path, &kubeconfig(&self.setup, &self.setup.admin_token, Some((user, groups))))?;
+        write(&path, &kubeconfig(&self.setup, &self.setup.admin_token, Some((user, groups))).to_string())?;
         Ok(path)
     }
 
-    /// A kubeconfig with this bearer token, such as one of a ServiceAccount.
-    pub fn kubeconfig_with_token(&self, token: &str) -> anyhow::Result<PathBuf> {
+    /// A kubeconfig with this bearer token, such as one of a ServiceAccount, for `namespace`.
+    pub fn kubeconfig_with_token(&self, token: &str, namespace: &str) -> anyhow::Result<PathBuf> {
         let number = self.setup.kubeconfigs.fetch_add(1, Ordering::Relaxed) + 1;
         let path = self.setup.dir.path().join(format!("kubeconfig-{number}"));
-        write(&path, &kubeconfig(&self.setup, token, None))?;
+        let mut config = kubeconfig(&self.setup, token, None);
+        config["contexts"][0]["context"]["namespace"] = json!(namespace);
+        write(&path, &config.to_string())?;
         Ok(path)
     }
 
@@ -165,7 +167,7 @@ impl Setup {
 }
 
 /// A kubeconfig in JSON, which is YAML: nothing in it needs quoting rules of our own.
-pub(super) fn kubeconfig(setup: &Setup, token: &str, impersonated: Option<(&str, &[&str])>) -> String {
+pub(super) fn kubeconfig(setup: &Setup, token: &str, impersonated: Option<(&str, &[&str])>) -> Value {
     let mut user = json!({"token": token});
     if let Some((name, groups)) = impersonated {
         user["as"] = json!(name);
@@ -182,5 +184,4 @@ pub(super) fn kubeconfig(setup: &Setup, token: &str, impersonated: Option<(&str,
         "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": "testbed"}}],
         "current-context": "testbed",
     })
-    .to_string()
 }

@@ -39,8 +39,11 @@ impl Setup {
                 self.controller_manager_token()
             ),
         )?;
-        self.write("kubeconfig", &access::kubeconfig(self, &self.admin_token, None))?;
-        self.write("controller-manager.kubeconfig", &access::kubeconfig(self, &self.controller_manager_token(), None))
+        self.write("kubeconfig", &access::kubeconfig(self, &self.admin_token, None).to_string())?;
+        self.write(
+            "controller-manager.kubeconfig",
+            &access::kubeconfig(self, &self.controller_manager_token(), None).to_string(),
+        )
     }
 
     /// Another than the administrator's, so that its writes are told apart.

@@ -35,6 +35,7 @@ pub struct Operator {
     child: Child,
     http: String,
     debug: String,
+    token_api: Option<String>,
 }
 
 // === impl World ===
@@ -178,22 +179,22 @@ impl Operator {
             &env,
             log,
         )?;
-        Ok(Self { child, http, debug })
+        Ok(Self { child, http, debug, token_api: None })
     }
 
-    /// Starts `program` with exactly these arguments, which name `http` and `debug` as its addresses.
+    /// Starts `program` with exactly these arguments, which name `http`, `debug` and perhaps `token_api` as its addresses.
     pub(super) fn start_as_told(
         kubeconfig: &Path,
         program: &Path,
         args: &[String],
         env: &[(&str, &str)],
-        [http, debug]: [String; 2],
+        ([http, debug], token_api): ([String; 2], Option<String>),
         log: &Path,
     ) -> anyhow::Result<Self> {
         let kubeconfig = kubeconfig.to_string_lossy();
         let env: Vec<_> = [("KUBECONFIG", &*kubeconfig)].into_iter().chain(env.iter().copied()).collect();
         let child = Child::spawn("the operator", program, args, &env, log)?;
-        Ok(Self { child, http, debug })
+        Ok(Self { child, http, debug, token_api })
     }
 
     /// SIGKILL: a crash.
@@ -235,6 +236,12 @@ impl Operator {
     #[must_use]
     pub fn debug(&self) -> &str {
         &self.debug
+    }
+
+    /// Where its token API is, if the chart has told it to have one: host and port.
+    #[must_use]
+    pub fn token_api(&self) -> Option<&str> {
+        self.token_api.as_deref()
     }
 
     /// The value of a metric, by its name with labels as printed.

@@ -1,9 +1,10 @@
 //! The chart: what it renders, and its operator as a process where there is no node for its pods.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::PodSpec;
 use kube::Api;
 use serde_json::Value;
 
@@ -14,6 +15,8 @@ use crate::ports::free_port;
 
 /// The chart.
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/verteil-token-operator");
+/// Flags that name a place in a pod: on this machine other operators listen as well.
+const PLACES: [&str; 2] = ["--http-listen=", "--token-api-listen="];
 /// The oldest apiserver that the chart is for. A Helm that Go has built knows of none, and takes 1.20.
 const KUBE_VERSION: &str = "--kube-version=1.33.0";
 
@@ -55,9 +58,9 @@ impl World {
         let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), &self.namespace);
         let spec = deployments.get(deployment).await.expect("a Deployment").spec.expect("a spec");
         let pod = spec.template.spec.expect("a pod");
-        let account = pod.service_account_name.expect("an account");
-        let token = self.kubectl(&["create", "token", &account, "--duration=1h"], None).await.succeeded();
-        let kubeconfig = self.cluster.kubeconfig_with_token(token.trim()).expect("a kubeconfig");
+        let account = pod.service_account_name.as_deref().expect("an account");
+        let token = self.kubectl(&["create", "token", account, "--duration=1h"], None).await.succeeded();
+        let kubeconfig = self.cluster.kubeconfig_with_token(token.trim(), &self.namespace).expect("a kubeconfig");
         let container = &pod.containers[0];
         let variables = container.env.iter().flatten();
         let mut env: Vec<(&str, &str)> =
@@ -65,15 +68,39 @@ impl World {
         if !env.iter().any(|(name, _)| *name == "NO_PROXY") {
             env.push(("NO_PROXY", "127.0.0.1"));
         }
-        // On this machine other operators listen as well.
         let addresses = [0; 2].map(|_| format!("127.0.0.1:{}", free_port().expect("a port")));
-        let told = container.args.iter().flatten().filter(|arg| !arg.starts_with("--http-listen="));
-        let own = [format!("--http-listen={}", addresses[0]), format!("--debug-listen={}", addresses[1])];
-        let args: Vec<String> = told.cloned().chain(own).collect();
+        let is_place = |arg: &&String| PLACES.iter().any(|flag| arg.starts_with(flag));
+        let told = container.args.iter().flatten();
+        let mut args: Vec<String> = told.clone().filter(|arg| !is_place(arg)).cloned().collect();
+        args.push(format!("{}{}", PLACES[0], addresses[0]));
+        args.push(format!("--debug-listen={}", addresses[1]));
+        let token_api = told.clone().any(|arg| arg.starts_with(PLACES[1])).then(|| {
+            let address = format!("127.0.0.1:{}", free_port().expect("a port"));
+            args.push(format!("{}{address}", PLACES[1]));
+            address
+        });
         let number = OPERATORS.fetch_add(1, Ordering::Relaxed);
+        if token_api.is_some() {
+            let folder = self.mounted(&pod, number).await;
+            for (flag, file) in [("cert", "tls.crt"), ("key", "tls.key")] {
+                args.push(format!("--token-api-{flag}={}", folder.join(file).display()));
+            }
+        }
         let log = self.dir.path().join(format!("operator-{number}.log"));
-        Operator::start_as_told(&kubeconfig, program.as_ref(), &args, &env, addresses, &log)
+        Operator::start_as_told(&kubeconfig, program.as_ref(), &args, &env, (addresses, token_api), &log)
             .expect("the operator starts")
+    }
+
+    /// A folder with what the Secret holds that the pod mounts first, as a kubelet would make it.
+    async fn mounted(&self, pod: &PodSpec, number: usize) -> PathBuf {
+        let volume = pod.volumes.iter().flatten().find_map(|volume| volume.secret.as_ref()).expect("a Secret");
+        let name = volume.secret_name.as_deref().expect("its name");
+        let folder = self.dir.path().join(format!("mounted-{number}"));
+        std::fs::create_dir(&folder).expect("a folder");
+        for (file, content) in self.secrets().get(name).await.expect("the Secret").data.expect("its content") {
+            std::fs::write(folder.join(file), content.0).expect("a file");
+        }
+        folder
     }
 
     fn values(&self, release: &str, values: &Value) -> String {
