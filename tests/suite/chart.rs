@@ -3,6 +3,7 @@
 //! There is no node here: the operator of a release runs as a process, with the arguments, the variables and the account of
 //! its Deployment.
 
+mod effects;
 mod lifecycle;
 mod manifests;
 mod memory_only;

@@ -40,12 +40,12 @@ const WITHOUT_VALUE: [(&str, &str); 4] = [
     ("token-api-key", "the same"),
 ];
 
-fn schema() -> Value {
+pub fn schema() -> Value {
     serde_json::from_str(SCHEMA).unwrap()
 }
 
 /// The defaults.
-fn values() -> Value {
+pub fn values() -> Value {
     serde_saphyr::from_str(VALUES).unwrap()
 }
 
@@ -62,7 +62,7 @@ fn each<'a>(at: &str, schema: &'a Value, visit: &mut impl FnMut(&str, &'a Value)
 }
 
 /// Every value of values.yaml, as deep as the schema divides it.
-fn leaves(at: &str, value: &Value, schema: &Value, found: &mut BTreeMap<String, Value>) {
+pub fn leaves(at: &str, value: &Value, schema: &Value, found: &mut BTreeMap<String, Value>) {
     match (value.as_object(), schema.get("default")) {
         (Some(members), None) => {
             for (name, member) in members {
