@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use testbed::world::{CHART, Operator, PATIENCE};
 use testbed::{Authority, Issuer, World, eventually};
 
-use super::{RELEASE, control_plane, for_tests, kind};
+use super::{RELEASE, certificate, control_plane, for_tests, kind, with_token_api};
 use crate::OPERATOR;
+use crate::token_api::client::{self, TokenApi};
 
 /// Who, what and whether, of every call of a service account.
 const POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
@@ -19,8 +20,8 @@ const POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omi
 const SHORT: std::time::Duration = std::time::Duration::from_secs(8);
 const LONG: std::time::Duration = std::time::Duration::from_secs(43_199);
 
-/// Group, resource with its subresource, verb.
-type Right = (String, String, String);
+/// Group, resource with its subresource, verb, and the name if it is the only one.
+type Right = (String, String, String, String);
 
 /// The rights in the rules of a role.
 fn rights(role: &Value) -> impl Iterator<Item = Right> {
@@ -29,12 +30,14 @@ fn rights(role: &Value) -> impl Iterator<Item = Right> {
     };
     role["rules"].as_array().unwrap().iter().flat_map(move |rule| {
         let keys: BTreeSet<&str> = rule.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(keys, BTreeSet::from(["apiGroups", "resources", "verbs"]));
+        assert!(keys.is_subset(&BTreeSet::from(["apiGroups", "resources", "resourceNames", "verbs"])), "{keys:?}");
+        let names = if keys.contains("resourceNames") { texts(rule, "resourceNames") } else { vec![String::new()] };
         let mut found = Vec::new();
         for group in texts(rule, "apiGroups") {
             for resource in texts(rule, "resources") {
                 for verb in texts(rule, "verbs") {
-                    found.push((group.clone(), resource.clone(), verb));
+                    found
+                        .extend(names.iter().map(|name| (group.clone(), resource.clone(), verb.clone(), name.clone())));
                 }
             }
         }
@@ -58,9 +61,14 @@ fn bound(objects: &[Value]) -> Vec<&Value> {
 #[tokio::test]
 async fn no_role_can_delete_a_secret_or_patch_a_workload_unasked() {
     let world = World::new().await;
-    for (values, count) in
-        [(json!({}), 2), (json!({"namespaces": ["a", "b"]}), 3), (json!({"leaderElection": {"enabled": false}, "replicas": 1}), 1)]
-    {
+    for (values, count) in [
+        (json!({}), 2),
+        (json!({"namespaces": ["a", "b"]}), 3),
+        (json!({"leaderElection": {"enabled": false}, "replicas": 1}), 1),
+        // The two reviews, and the operator's own Deployment.
+        (with_token_api(json!({})), 4),
+        (with_token_api(json!({"namespaces": ["a", "b"]})), 5),
+    ] {
         for restarts in [false, true] {
             let mut values = values.clone();
             testbed::world::merge(&mut values, json!({"rolloutRestart": restarts}));
@@ -68,14 +76,16 @@ async fn no_role_can_delete_a_secret_or_patch_a_workload_unasked() {
             let roles = bound(&objects);
             assert_eq!(roles.len(), count, "{values}");
             let cluster_wide = roles.iter().filter(|role| kind(role) == "ClusterRole").count();
-            assert_eq!(cluster_wide, usize::from(values.get("namespaces").is_none()), "{values}");
+            let (everywhere, reviews) = (values.get("namespaces").is_none(), values.get("tokenApi").is_some());
+            assert_eq!(cluster_wide, usize::from(everywhere) + usize::from(reviews), "{values}");
             let all: BTreeSet<Right> = roles.into_iter().flat_map(rights).collect();
-            for (group, resource, verb) in &all {
+            for (group, resource, verb, _) in &all {
                 assert!(![group, resource, verb].iter().any(|text| text.contains('*')), "{group} {resource} {verb}");
                 assert!(!verb.starts_with("delete"), "{group} {resource} {verb}");
                 assert!(verb != "patch" || (restarts && group == "apps"), "{group} {resource} {verb}");
             }
-            assert_eq!(all.iter().any(|(group, ..)| group == "apps"), restarts);
+            // Without a name: any workload.
+            assert_eq!(all.iter().any(|(group, _, _, name)| group == "apps" && name.is_empty()), restarts);
         }
     }
 }
@@ -102,7 +112,7 @@ fn calls(log: &Path, account: &str) -> BTreeSet<Call> {
         // Outside of all groups and resources, such as /version.
         let resource = if resource.is_empty() { word(&entry["requestURI"]) } else { resource };
         Call {
-            right: (word(&object["apiGroup"]), resource, word(&entry["verb"])),
+            right: (word(&object["apiGroup"]), resource, word(&entry["verb"]), word(&object["name"])),
             allowed: entry["annotations"]["authorization.k8s.io/decision"] == "allow",
             code: entry["responseStatus"]["code"].as_u64().unwrap_or_default(),
         }
@@ -208,6 +218,48 @@ async fn live(world: &World) -> Operator {
     standby
 }
 
+/// The token of `last`, as the API gives it.
+async fn is_given(world: &World, api: &TokenApi, bearer: &str, operator: &Operator) {
+    let api = api.at(operator.token_api().expect("a token API"));
+    eventually("the token from the API", PATIENCE, async || {
+        let answer = api.get(&world.namespace, "last", bearer).await;
+        let token = (answer.status == 200).then(|| answer.json()["access_token"].clone());
+        if token == world.issuer.last_token("last").map(Value::from) { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+}
+
+/// To memory only and back, and what callers of the API get there; the operator that leads at the end.
+async fn live_in_memory(world: &World, api: &TokenApi, values: &Value, operator: Operator) -> Operator {
+    let bearer = client::caller(world, "reader", "last").await;
+    is_given(world, api, &bearer, &operator).await;
+    let mut memory_only = values.clone();
+    testbed::world::merge(&mut memory_only, json!({"disableTokenPersistence": true, "replicas": 1}));
+    world.install(CHART, RELEASE, &memory_only).await.succeeded();
+    assert_eq!(operator.terminate().await, Some(0));
+    let operator = world.operator_of(RELEASE, OPERATOR).await;
+    world.status("last", "its place", |status| status.in_memory == Some(true)).await;
+    is_given(world, api, &bearer, &operator).await;
+    world.install(CHART, RELEASE, values).await.succeeded();
+    assert_eq!(operator.terminate().await, Some(0));
+    world.stores("last", &world.issuer.last_token("last").unwrap()).await;
+    let operator = world.operator_of(RELEASE, OPERATOR).await;
+    world.status("last", "its place", |status| status.in_memory.is_none()).await;
+    world.ready("last").await;
+    assert_eq!(world.issuer.count_for("last"), 1);
+    operator
+}
+
+/// Each call as the right that it needs: of those for one name, that one, else the one for all.
+fn used(calls: BTreeSet<Call>, given: &BTreeSet<Right>) -> BTreeSet<Right> {
+    let right = |call: Call| {
+        let (group, resource, verb, _) = &call.right;
+        let of_all = (group.clone(), resource.clone(), verb.clone(), String::new());
+        if given.contains(&call.right) { call.right } else { of_all }
+    };
+    calls.into_iter().map(right).collect()
+}
+
 #[tokio::test]
 async fn every_right_is_used_and_no_call_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -220,22 +272,23 @@ async fn every_right_is_used_and_no_call_is_refused() {
     let cluster = control_plane(args).await;
     for in_all_namespaces in [false, true] {
         let world = World::bare(cluster).await;
-        let mut values = for_tests(json!({"rolloutRestart": true}));
+        let mut values = for_tests(with_token_api(json!({"rolloutRestart": true})));
         if !in_all_namespaces {
             values["namespaces"] = json!([world.namespace]);
         }
+        let api = certificate(&world).await;
         world.install(CHART, RELEASE, &values).await.succeeded();
         // Otherwise it collects the Secrets of deleted resources only when it has learnt of the new definition.
         cluster.restart_controller_manager().await.unwrap();
         let operator = live(&world).await;
+        let operator = live_in_memory(&world, &api, &values, operator).await;
         let account = format!("system:serviceaccount:{}:{RELEASE}", world.namespace);
         let calls = calls(&log, &account);
         let refused: Vec<&Call> = calls.iter().filter(|call| !call.allowed || call.code == 403).collect();
         assert!(refused.is_empty(), "{refused:?}");
         let objects = world.render(CHART, RELEASE, &values).await.unwrap();
         let given: BTreeSet<Right> = bound(&objects).into_iter().flat_map(rights).collect();
-        let used: BTreeSet<Right> = calls.into_iter().map(|call| call.right).collect();
-        assert_eq!(given, used);
+        assert_eq!(given, used(calls, &given));
         // What it costs there that it may delete nothing: the owner of a Secret that is there already stays as it is.
         for (policy, failing, reason) in [("Retain", "True", "WriteRefused"), ("Delete", "False", "")] {
             world.change("last", json!({"spec": {"secret": {"deletionPolicy": policy}}})).await;
