@@ -93,6 +93,48 @@ fn the_scripts_are_scripts_and_nothing_is_pasted_into_them() {
 }
 
 #[test]
+fn who_is_not_root_has_what_ci_run_would_install() {
+    let mut runs = 0;
+    for (file, _, workflow) in workflows() {
+        for (name, job) in jobs(&workflow) {
+            let scripts: Vec<&str> = steps(job).filter_map(|step| step["run"].as_str()).collect();
+            for (command, packages) in [
+                (".ci/run", &["musl-tools", "prometheus"][..]),
+                ("cargo image", &["musl-tools"]),
+                ("--test node", &["musl-tools"]),
+            ] {
+                let Some(at) = scripts.iter().position(|script| script.contains(command)) else { continue };
+                runs += 1;
+                let before = scripts[..at].concat();
+                for package in packages {
+                    let installed = before.lines().any(|line| {
+                        line.starts_with("sudo apt-get install") && line.split(' ').any(|word| word == *package)
+                    });
+                    assert!(installed, "{file} {name}: {command} without {package}");
+                }
+            }
+        }
+    }
+    assert_eq!(runs, 3);
+}
+
+#[test]
+fn the_release_takes_the_artifacts_that_it_has_made_and_no_others() {
+    let (_, _, workflow) = workflows().into_iter().find(|(file, ..)| file == "release.yaml").unwrap();
+    let all = || jobs(&workflow).flat_map(|(_, job)| steps(job));
+    let of = |action: &'static str| {
+        all().filter(move |step| step["uses"].as_str().is_some_and(|uses| uses.starts_with(&format!("{action}@"))))
+    };
+    let made: Vec<&str> = of("actions/upload-artifact").map(|step| step["with"]["name"].as_str().unwrap()).collect();
+    let taken: Vec<&str> =
+        of("actions/download-artifact").map(|step| step["with"]["pattern"].as_str().unwrap()).collect();
+    assert_eq!(taken, [format!("{{{}}}", made.join(","))]);
+    // It would make one more, with a name of its own.
+    assert!(of("docker/build-push-action").all(|step| step["env"]["DOCKER_BUILD_RECORD_UPLOAD"] == "false"));
+    assert_eq!(of("docker/build-push-action").count(), 1);
+}
+
+#[test]
 fn the_release_speaks_of_things_that_are_here() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (_, text, _) = workflows().into_iter().find(|(file, ..)| file == "release.yaml").unwrap();
