@@ -113,6 +113,11 @@ async fn pods_have_the_next_token_before_the_original_would_stop_using_the_old_o
 #[tokio::test]
 async fn an_issuer_that_repeats_its_token_leaves_a_gap_of_seconds_after_expiry() {
     let Some(stage) = Stage::beside_others("repeats").await else { return };
+    if stage.cluster.node().is_none() {
+        // A kubelet with its own defaults looks at a pod once a minute: what is measured here would be that.
+        say("the gap after expiry is not measured in a cluster of somebody else's");
+        return stage.close().await;
+    }
     stage.issuer.repeats_tokens(Duration::from_secs(40));
     stage.apply(&VOLUMES.map(|by| by.deployment("flight", 1))).await;
     stage.create(&stage.token("flight", json!({}))).await;

@@ -8,7 +8,7 @@ use testbed::eventually;
 use testbed::node::OPERATOR;
 
 use crate::consumer::By;
-use crate::stage::{PATIENCE, RELEASE, Stage};
+use crate::stage::{PATIENCE, Stage};
 
 #[tokio::test]
 async fn pods_that_wait_for_their_token_start_with_it_and_all_read_the_same() {
@@ -42,7 +42,8 @@ async fn pods_that_wait_for_their_token_start_with_it_and_all_read_the_same() {
 #[tokio::test]
 async fn the_operators_pods_are_what_the_image_and_the_chart_say() {
     let Some(stage) = Stage::beside_others("operator").await else { return };
-    let pods: Api<Pod> = Api::namespaced(stage.client.clone(), RELEASE);
+    let release = stage.cluster.release();
+    let pods: Api<Pod> = Api::namespaced(stage.client.clone(), release);
     let pods = eventually("two Ready pods of the operator", PATIENCE, async || {
         let pods = pods.list(&ListParams::default()).await.map_err(|error| error.to_string())?.items;
         let ready: Vec<Pod> = pods.into_iter().filter(is_ready).collect();
@@ -52,19 +53,19 @@ async fn the_operators_pods_are_what_the_image_and_the_chart_say() {
     for pod in &pods {
         // There is no shell to be had, nor anything else to run.
         let name = pod.metadata.name.as_deref().unwrap();
-        let shell = ["exec", "-n", RELEASE, name, "--", "sh", "-c", "true"];
+        let shell = ["exec", "-n", release, name, "--", "sh", "-c", "true"];
         let shell = stage.cluster.kubectl(&shell, None).await.unwrap();
         assert!(
             !shell.status.success() && shell.stderr.contains("\"sh\": executable file not found"),
             "{}",
             shell.stderr
         );
-        let version = ["exec", "-n", RELEASE, name, "--", "/verteil-token-operator", "--version"];
+        let version = ["exec", "-n", release, name, "--", "/verteil-token-operator", "--version"];
         let version = stage.cluster.kubectl(&version, None).await.unwrap().succeeded();
         assert_eq!(version.trim(), format!("verteil-token-operator {}", env!("CARGO_PKG_VERSION")));
     }
     // The chart's own test is a pod with the operator's image.
-    let tested = stage.cluster.helm(&["test", RELEASE, "--namespace", RELEASE]).await.unwrap().succeeded();
+    let tested = stage.cluster.helm(&["test", release, "--namespace", release]).await.unwrap().succeeded();
     assert!(tested.contains("Succeeded"), "{tested}");
     stage.close().await;
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::consumer::By;
-use crate::stage::{RELEASE, Stage, helm_upgrade};
+use crate::stage::{Stage, helm_upgrade};
 
 const REPLICAS: usize = 2;
 
@@ -14,12 +14,12 @@ async fn restart_consumers(stage: &Stage) {
 }
 
 async fn operator(stage: &Stage, args: &[&str]) {
-    let args: Vec<&str> = ["--namespace", RELEASE].into_iter().chain(args.iter().copied()).collect();
+    let args: Vec<&str> = ["--namespace", stage.cluster.release()].into_iter().chain(args.iter().copied()).collect();
     stage.cluster.kubectl(&args, None).await.unwrap().succeeded();
 }
 
 async fn operator_is_rolled_out(stage: &Stage) {
-    operator(stage, &["rollout", "status", "deployment", RELEASE, "--timeout=110s"]).await;
+    operator(stage, &["rollout", "status", "deployment", stage.cluster.release(), "--timeout=110s"]).await;
 }
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn nothing_that_is_restarted_costs_a_token() {
     restart_consumers(&stage).await;
     holds("a restart of the consumers").await;
 
-    operator(&stage, &["rollout", "restart", "deployment", RELEASE]).await;
+    operator(&stage, &["rollout", "restart", "deployment", stage.cluster.release()]).await;
     operator_is_rolled_out(&stage).await;
     restart_consumers(&stage).await;
     holds("a restart of the operator").await;

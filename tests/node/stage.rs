@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use testbed::node::{Cluster, OPERATOR, cluster};
+use testbed::node::{Cluster, LABEL, OPERATOR, cluster};
 use testbed::world::{PASSWORD, QUIET, USERNAME, merge, print_explained};
 use testbed::{Authority, Issuer, eventually};
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -15,8 +15,6 @@ use verteil_token_operator::decide::condition;
 
 /// Pods on a busy machine are slow to start.
 pub const PATIENCE: Duration = Duration::from_secs(110);
-/// The release and its namespace.
-pub const RELEASE: &str = "verteil-token-operator";
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/verteil-token-operator");
 
 /// Held for writing by a test that restarts what all share.
@@ -56,7 +54,7 @@ impl Stage {
     async fn open(cluster: &'static Cluster, name: &str, turn: Turn) -> Self {
         INSTALLED.get_or_init(|| install(cluster)).await;
         // Another one in each run, for a cluster that outlives it.
-        let namespace = format!("{name}-{}", std::process::id());
+        let namespace = format!("verteil-e2e-{name}-{}", std::process::id());
         restricted(cluster, &namespace).await;
         let (host, ca) = (host(&namespace), Authority::new("corp"));
         let (issuer, address) = cluster.issuer(&ca.server(&[&host])).expect("an issuer");
@@ -79,7 +77,7 @@ impl Stage {
         stage
     }
 
-    /// Removes the namespace: at the end of a test that has passed, for a cluster that outlives it.
+    /// Removes the namespace, at the end of a test that has passed. That of one that fails is looked at first.
     pub async fn close(self) {
         let args = ["delete", "namespace", &self.namespace, "--wait=false"];
         self.cluster.kubectl(&args, None).await.expect("kubectl runs").succeeded();
@@ -163,20 +161,13 @@ impl Stage {
     }
 
     async fn explain(&self) -> String {
-        let mut parts = Vec::new();
+        let (mut parts, release) = (Vec::new(), self.cluster.release());
+        let selector = format!("app.kubernetes.io/instance={release}");
         for args in [
             &["get", "verteiltokens", "-o", "yaml", "-n", &self.namespace][..],
             &["get", "pods", "-A", "-o", "wide"],
             &["get", "events", "-A", "--sort-by=.lastTimestamp"],
-            &[
-                "logs",
-                "-n",
-                RELEASE,
-                "-l",
-                "app.kubernetes.io/instance=verteil-token-operator",
-                "--prefix",
-                "--tail=50",
-            ],
+            &["logs", "-n", release, "-l", &selector, "--prefix", "--tail=50"],
         ] {
             let output = self.cluster.kubectl(args, None).await.expect("kubectl runs");
             parts.push(format!("--- kubectl {}\n{}{}", args.join(" "), output.stdout, output.stderr));
@@ -200,7 +191,8 @@ impl Drop for Stage {
 pub async fn helm_upgrade(cluster: &Cluster, more: &[&str]) {
     let (repository, tag) = OPERATOR.rsplit_once(':').expect("name and tag");
     let (repository, tag) = (format!("image.repository={repository}"), format!("image.tag={tag}"));
-    let mut args = vec!["upgrade", "--install", RELEASE, CHART, "--namespace", RELEASE, "--wait", "--timeout=110s"];
+    let release = cluster.release();
+    let mut args = vec!["upgrade", "--install", release, CHART, "--namespace", release, "--wait", "--timeout=110s"];
     args.extend(["--set", &repository, "--set", &tag, "--set", "allowedIssuerHosts={*.svc}"]);
     args.extend(["--set", "rolloutRestart=true", "--set", "replicas=2"]);
     args.extend(more);
@@ -208,14 +200,16 @@ pub async fn helm_upgrade(cluster: &Cluster, more: &[&str]) {
 }
 
 async fn install(cluster: &'static Cluster) {
-    restricted(cluster, RELEASE).await;
+    restricted(cluster, cluster.release()).await;
     helm_upgrade(cluster, &[]).await;
 }
 
 /// A namespace in which only pods run that the Pod Security level `restricted` lets in.
 async fn restricted(cluster: &Cluster, name: &str) {
-    let labels =
-        json!({"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"});
+    let labels = json!({
+        "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted",
+        LABEL: cluster.release(),
+    });
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
     let applied = cluster.kubectl(&["apply", "-f", "-"], Some(&namespace.to_string())).await.expect("kubectl runs");
     applied.succeeded();

@@ -4,21 +4,23 @@ use serde_json::{Value, json};
 use testbed::node::{CONSUMER, Cluster};
 use testbed::{Authority, eventually};
 
-use crate::stage::{PATIENCE, RELEASE, Stage, helm_upgrade};
+use crate::stage::{PATIENCE, Stage, helm_upgrade};
 
 /// The certificate of the API.
 const CERTIFICATE: &str = "token-api-tls";
 /// Where a pod has its own token for the API, and the CA.
 const FOLDER: &str = "/var/run/token-api";
-/// The chart's role for those who may get tokens.
-const ROLE: &str = "verteil-token-operator:verteil-token-operator:token";
+/// The API's name in the cluster: that of the release's Service.
+fn host(cluster: &Cluster) -> String {
+    format!("{0}.{0}.svc", cluster.release())
+}
 
 /// Switches the API on, with a certificate of `ca` for the release's Service.
 async fn switch_on(cluster: &Cluster, ca: &Authority) {
-    let certificate = ca.server(&[&format!("{RELEASE}.{RELEASE}.svc")]);
+    let certificate = ca.server(&[&host(cluster)]);
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-        "metadata": {"name": CERTIFICATE, "namespace": RELEASE},
+        "metadata": {"name": CERTIFICATE, "namespace": cluster.release()},
         "stringData": {"tls.crt": certificate.chain_pem(), "tls.key": certificate.key_pem()},
     });
     cluster.kubectl(&["apply", "-f", "-"], Some(&secret.to_string())).await.unwrap().succeeded();
@@ -28,11 +30,13 @@ async fn switch_on(cluster: &Cluster, ca: &Authority) {
 
 async fn switch_off(cluster: &Cluster) {
     helm_upgrade(cluster, &[]).await;
-    cluster.kubectl(&["delete", "secret", CERTIFICATE, "--namespace", RELEASE], None).await.unwrap().succeeded();
+    let delete = ["delete", "secret", CERTIFICATE, "--namespace", cluster.release()];
+    cluster.kubectl(&delete, None).await.unwrap().succeeded();
 }
 
 /// A pod under an account of its own name, which asks for the token of `flight`.
-fn asker(namespace: &str, name: &str) -> [Value; 2] {
+fn asker(stage: &Stage, name: &str) -> [Value; 2] {
+    let url = format!("https://{}:8443/api/token/{}/flight", host(stage.cluster), stage.namespace);
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
@@ -48,8 +52,7 @@ fn asker(namespace: &str, name: &str) -> [Value; 2] {
                 "image": CONSUMER,
                 "env": [
                     {"name": "TOKEN_API", "value": FOLDER},
-                    {"name": "TOKEN_API_URL",
-                        "value": format!("https://{RELEASE}.{RELEASE}.svc:8443/api/token/{namespace}/flight")},
+                    {"name": "TOKEN_API_URL", "value": url},
                 ],
                 "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
                 "securityContext": {
@@ -86,15 +89,17 @@ async fn a_pod_that_may_gets_the_token_of_the_secret_and_another_gets_nothing() 
     let ca = Authority::new("token-api");
     switch_on(stage.cluster, &ca).await;
     let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "token-api-ca"}, "data": {"ca.crt": ca.pem()}});
+    // The chart's role for those who may get tokens.
+    let role = format!("{0}:{0}:token", stage.cluster.release());
     let binding = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "tokens"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": ROLE},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
         "subjects": [{"kind": "ServiceAccount", "name": "may", "namespace": stage.namespace}],
     });
     stage.apply(&[config, binding]).await;
     stage.create(&stage.token("flight", json!({}))).await;
     stage.ready("flight").await;
-    let pods = ["may", "may-not"].map(|name| asker(&stage.namespace, name));
+    let pods = ["may", "may-not"].map(|name| asker(&stage, name));
     stage.apply(pods.as_flattened()).await;
 
     let (status, body) = answer(&stage, "may").await;

@@ -60,6 +60,8 @@ pub struct Binaries {
 impl Component {
     /// What a control plane without nodes consists of.
     const CONTROL_PLANE: [Self; 4] = [Self::Etcd, Self::ApiServer, Self::ControllerManager, Self::Kubectl];
+    /// What a node needs beside it.
+    const NODE: [Self; 3] = [Self::Scheduler, Self::Kubelet, Self::Proxy];
 
     /// The name of the program, which is also what `controlplane/main.go` takes as its first argument.
     #[must_use]
@@ -88,17 +90,30 @@ impl Tool {
 // === impl Binaries ===
 
 impl Binaries {
-    /// Finds the programs, building them first if that has never been done.
+    /// Finds the programs of a control plane, building them first if that has never been done.
     ///
     /// # Caveats
     /// Blocks, for some minutes when it builds; it reports on stderr then.
     pub fn find() -> anyhow::Result<Self> {
-        let assets = assets()?;
-        let mut binaries = Self { assets, multi_call: None };
-        if Component::CONTROL_PLANE.iter().any(|component| binaries.asset(*component).is_none()) {
+        Self::find_all(&Component::CONTROL_PLANE)
+    }
+
+    /// The same with those of a node, which `KUBEBUILDER_ASSETS` seldom has.
+    pub fn find_with_node() -> anyhow::Result<Self> {
+        Self::find_all(&[&Component::CONTROL_PLANE[..], &Component::NODE].concat())
+    }
+
+    fn find_all(needed: &[Component]) -> anyhow::Result<Self> {
+        let mut binaries = Self { assets: assets()?, multi_call: None };
+        if binaries.lack(needed) {
             binaries.multi_call = Some(build::KUBERNETES.find()?);
         }
         Ok(binaries)
+    }
+
+    /// Whether one of these has to be built.
+    fn lack(&self, needed: &[Component]) -> bool {
+        needed.iter().any(|component| self.asset(*component).is_none())
     }
 
     /// How to run `component`.
@@ -139,15 +154,22 @@ impl Machine {
     /// # Caveats
     /// Blocks, for some minutes when it builds; it reports on stderr then.
     pub fn find() -> anyhow::Result<Self> {
-        let small = build::SMALL.find()?;
         Ok(Self {
             runtime: build::RUNTIME.find()?,
             dns: build::DNS.find()?,
-            app: small.join("app"),
-            forward: small.join("forward"),
+            app: app()?,
+            forward: build::SMALL.find()?.join("forward"),
             unpacked: debian::find()?,
         })
     }
+}
+
+/// The program that runs in the pods of tests, built first if that has never been done.
+///
+/// # Caveats
+/// Blocks when it builds; it reports on stderr then.
+pub fn app() -> anyhow::Result<PathBuf> {
+    Ok(build::SMALL.find()?.join("app"))
 }
 
 /// Helm's command line, of version 4, built first if that has never been done.
@@ -167,4 +189,26 @@ fn assets() -> anyhow::Result<Option<PathBuf>> {
         ensure!(folder.is_dir(), "{ASSETS} is {}, which is not a folder", folder.display());
     }
     Ok(assets)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn what_a_node_needs_is_built_also_where_a_control_plane_is_at_hand() {
+        let folder = tempfile::tempdir().unwrap();
+        let binaries = Binaries { assets: Some(folder.path().to_owned()), multi_call: None };
+        assert!(binaries.lack(&Component::CONTROL_PLANE));
+        for component in Component::CONTROL_PLANE {
+            std::fs::write(folder.path().join(component.name()), "").unwrap();
+        }
+        assert!(!binaries.lack(&Component::CONTROL_PLANE) && binaries.lack(&Component::NODE));
+        for component in Component::NODE {
+            std::fs::write(folder.path().join(component.name()), "").unwrap();
+        }
+        assert!(!binaries.lack(&Component::NODE));
+    }
 }

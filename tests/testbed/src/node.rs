@@ -6,6 +6,7 @@
 //! temporary files, and two ports on 127.0.0.1. The [guard](crate::process) takes all of that away however this process
 //! ends; if the guard was killed as well, the next start does.
 
+mod borrowed;
 mod cgroups;
 mod cluster;
 mod components;
@@ -23,6 +24,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::Api;
 
+pub use borrowed::{Borrowed, LABEL};
 pub use cluster::Cluster;
 pub use images::{CONSUMER, OPERATOR};
 pub use namespaces::Namespaces;
@@ -68,7 +70,7 @@ impl Node {
     pub async fn start() -> anyhow::Result<Self> {
         // Perhaps builds of minutes: not on the runtime's thread.
         let (binaries, machine) =
-            tokio::task::spawn_blocking(|| anyhow::Ok((Binaries::find()?, Machine::find()?))).await??;
+            tokio::task::spawn_blocking(|| anyhow::Ok((Binaries::find_with_node()?, Machine::find()?))).await??;
         leftovers::remove()?;
         let dir = Arc::new(ScratchDir::new()?);
         let namespaces = Arc::new(Namespaces::start(&machine, dir.clone())?);

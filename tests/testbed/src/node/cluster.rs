@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
-use super::{ADDRESS, Node, images};
-use crate::binaries::{Binaries, Component, Machine, helm};
+use super::{ADDRESS, Borrowed, Node, images};
+use crate::binaries::{Binaries, Component, app, helm, say};
 use crate::control_plane::{Output, run};
 use crate::process::ScratchDir;
 use crate::{Issuer, ServerCertificate};
@@ -21,9 +21,14 @@ const LOAD: &str = "E2E_LOAD";
 /// An address of this machine that that cluster's pods can reach.
 const ISSUER_ADDRESS: &str = "E2E_ISSUER_ADDRESS";
 
+/// The release's name where the cluster is this process's own, and the namespace it is in.
+const RELEASE: &str = "verteil-token-operator";
+
 /// A cluster that runs pods, with the images of the tests.
 #[derive(Debug)]
 pub struct Cluster {
+    /// Ends before the files that it needs.
+    borrowed: Option<Borrowed>,
     kubeconfig: PathBuf,
     binaries: Binaries,
     /// Where the issuers of tests listen, and where pods find them.
@@ -40,12 +45,11 @@ impl Cluster {
     pub(super) async fn start() -> anyhow::Result<Self> {
         // Builds of minutes, perhaps: not on the runtime's thread, and before anything is waited for.
         let prepared = tokio::task::spawn_blocking(|| {
-            let (dir, machine) = (ScratchDir::new()?, Machine::find()?);
-            let images = [images::write_operator(dir.path())?, images::write_consumer(&machine, dir.path())?];
-            helm()?;
-            anyhow::Ok((dir, images, Binaries::find()?))
+            let dir = ScratchDir::new()?;
+            let images = [images::write_operator(dir.path())?, images::write_consumer(&app()?, dir.path())?];
+            anyhow::Ok((dir, images, helm()?, Binaries::find()?))
         });
-        let (dir, images, binaries) = prepared.await??;
+        let (dir, images, helm, binaries) = prepared.await??;
         let Some(kubeconfig) = variable(KUBECONFIG).map(PathBuf::from) else {
             let node = Node::start().await?;
             for image in &images {
@@ -53,15 +57,27 @@ impl Cluster {
             }
             let kubeconfig = node.control_plane().kubeconfig().to_owned();
             let (listen, reach) = (Ipv4Addr::LOCALHOST.into(), ADDRESS.parse()?);
-            return Ok(Self { kubeconfig, binaries, listen, reach, node: Some(node), dir });
+            return Ok(Self { borrowed: None, kubeconfig, binaries, listen, reach, node: Some(node), dir });
         };
         let command = variable(LOAD).with_context(|| format!("{KUBECONFIG} needs {LOAD}"))?;
+        let address = variable(ISSUER_ADDRESS).with_context(|| format!("{KUBECONFIG} needs {ISSUER_ADDRESS}"))?;
+        let address = address.parse().with_context(|| format!("{ISSUER_ADDRESS} is not an address"))?;
+        let kubectl = binaries.tool(Component::Kubectl)?;
+        let borrowed = Borrowed::of(client(&kubeconfig).await?, &kubeconfig, &helm, &kubectl).await?;
+        say(&format!(
+            "the tests use the release {} in the cluster of {KUBECONFIG}; all goes at their end",
+            borrowed.release()
+        ));
         for image in &images {
             load(&command, image).await?;
         }
-        let address = variable(ISSUER_ADDRESS).with_context(|| format!("{KUBECONFIG} needs {ISSUER_ADDRESS}"))?;
-        let address = address.parse().with_context(|| format!("{ISSUER_ADDRESS} is not an address"))?;
-        Ok(Self { kubeconfig, binaries, listen: address, reach: address, node: None, dir })
+        Ok(Self { borrowed: Some(borrowed), kubeconfig, binaries, listen: address, reach: address, node: None, dir })
+    }
+
+    /// The name of the release that the tests share, which is also that of its namespace and of its objects.
+    #[must_use]
+    pub fn release(&self) -> &str {
+        self.borrowed.as_ref().map_or(RELEASE, Borrowed::release)
     }
 
     /// The node, if it is of this process's own.
@@ -72,10 +88,7 @@ impl Cluster {
 
     /// A new client of the administrator, for the runtime it is made in.
     pub async fn client(&self) -> anyhow::Result<kube::Client> {
-        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
-        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        config.default_retry = false;
-        Ok(kube::Client::try_from(config)?)
+        client(&self.kubeconfig).await
     }
 
     /// Runs kubectl as the administrator.
@@ -97,6 +110,13 @@ impl Cluster {
         }
         Ok((issuer, self.reach))
     }
+}
+
+async fn client(kubeconfig: &Path) -> anyhow::Result<kube::Client> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.default_retry = false;
+    Ok(kube::Client::try_from(config)?)
 }
 
 async fn load(command: &str, archive: &Path) -> anyhow::Result<()> {

@@ -11,7 +11,6 @@ use image::operator;
 
 use super::components::PAUSE;
 use super::{Node, Setup};
-use crate::binaries::Machine;
 
 /// The operator's image in the tests.
 pub const OPERATOR: &str = "localhost/verteil-token-operator:testbed";
@@ -34,15 +33,15 @@ pub(super) fn write_operator(folder: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Writes the image of the programs that use a token.
-pub(super) fn write_consumer(machine: &Machine, folder: &Path) -> anyhow::Result<PathBuf> {
-    write(machine, CONSUMER, &["/app"], &folder.join("consumer.tar"))
+pub(super) fn write_consumer(app: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
+    write(app, CONSUMER, &["/app"], &folder.join("consumer.tar"))
 }
 
-fn write(machine: &Machine, name: &str, entrypoint: &[&str], path: &Path) -> anyhow::Result<PathBuf> {
+fn write(app: &Path, name: &str, entrypoint: &[&str], path: &Path) -> anyhow::Result<PathBuf> {
     let image = Image {
         name: name.to_owned(),
         architecture: Architecture::of_this_machine()?.as_str().to_owned(),
-        files: vec![Entry::program("app", std::fs::read(&machine.app)?)],
+        files: vec![Entry::program("app", std::fs::read(app)?)],
         entrypoint: entrypoint.iter().map(ToString::to_string).collect(),
         user: operator::USER.to_owned(),
         labels: BTreeMap::new(),
@@ -56,7 +55,7 @@ fn write(machine: &Machine, name: &str, entrypoint: &[&str], path: &Path) -> any
 impl Setup {
     /// Writes the image of a pod's sandbox.
     pub(super) fn write_pause(&self) -> anyhow::Result<PathBuf> {
-        write(&self.machine, PAUSE, &["/app", "pause"], &self.path("pause.tar"))
+        write(&self.machine.app, PAUSE, &["/app", "pause"], &self.path("pause.tar"))
     }
 }
 

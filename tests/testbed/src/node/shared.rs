@@ -13,7 +13,8 @@ static SKIPPED: OnceLock<Option<String>> = OnceLock::new();
 /// The cluster that the tests of this process share, started by the first that asks; none where there can be none, which
 /// is then said on stderr, once.
 pub async fn cluster() -> Option<&'static Cluster> {
-    if variable(KUBECONFIG).is_none() && skipped().is_some() {
+    // Switched off means off, whatever cluster is named.
+    if (variable(KUBECONFIG).is_none() || variable(SWITCH).as_deref() == Some("off")) && skipped().is_some() {
         return None;
     }
     let started = tokio::task::spawn_blocking(|| SHARED.get_or_init(start)).await;

@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod borrowed;
 mod control_plane;
 mod helper;
 mod issuer;
