@@ -243,6 +243,9 @@ mod tests {
         flate2::read::GzDecoder::new(blob(&manifest["layers"][0]).as_slice()).read_to_end(&mut layer).unwrap();
         assert_eq!(config["rootfs"]["diff_ids"][0], sha256(&layer).as_str());
         assert_eq!(config["config"]["User"], "65532:65532");
+        assert_eq!(config["config"]["Entrypoint"], json!(["/bin/one"]));
+        assert_eq!(config["config"]["Labels"], json!({"a": "1", "b": "2", "c": "3"}));
+        assert_eq!(manifest["annotations"], config["config"]["Labels"]);
         assert_eq!(unpacked(&layer)["bin/one"], b"#!");
     }
 

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-const BINARY: &str = "verteil-token-operator";
+/// The binary's name, which is also its package's.
+pub(crate) const BINARY: &str = "verteil-token-operator";
 /// Variables that `cargo run` sets of the package it runs: build scripts would take them for a change.
 const OWN: [&str; 2] = ["CARGO_MANIFEST_", "CARGO_PKG_"];
 /// Between two flags in `CARGO_ENCODED_RUSTFLAGS`.
@@ -73,13 +74,7 @@ impl Architecture {
 impl Package {
     /// The operator's, in this workspace.
     pub fn read(workspace: &Path) -> anyhow::Result<Self> {
-        let output = cargo(workspace)
-            .args(["metadata", "--no-deps", "--format-version=1"])
-            .stderr(Stdio::inherit())
-            .output()
-            .context("cannot start cargo")?;
-        ensure!(output.status.success(), "cargo metadata failed");
-        let metadata: Value = serde_json::from_slice(&output.stdout)?;
+        let metadata = metadata(workspace, &["--no-deps"])?;
         let packages = metadata.pointer("/packages").and_then(Value::as_array).context("no packages")?;
         let field = |package: &Value, name: &str| Some(package.get(name)?.as_str()?.to_owned());
         let package =
@@ -151,6 +146,18 @@ fn said(command: &mut Command) -> anyhow::Result<String> {
     let output = command.stderr(Stdio::inherit()).output().context("cannot start rustc")?;
     ensure!(output.status.success(), "rustc failed");
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// What `cargo metadata` says of a workspace.
+pub(crate) fn metadata(workspace: &Path, args: &[&str]) -> anyhow::Result<Value> {
+    let output = cargo(workspace)
+        .args(["metadata", "--format-version=1", "--locked"])
+        .args(args)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    ensure!(output.status.success(), "cargo metadata failed");
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 /// Cargo for a workspace, as if nobody had run it before.

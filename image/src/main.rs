@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use clap::Parser;
 use image::archive::Entry;
 use image::build::{self, Architecture, Package};
-use image::operator;
+use image::{notices, operator};
 
 /// Builds the operator and assembles its image into an OCI archive, which `docker load`, `podman load`,
 /// `kind load image-archive` and `ctr images import` take. Needs no container daemon.
@@ -61,7 +61,8 @@ fn main() -> anyhow::Result<()> {
 
 fn built(workspace: &Path, architecture: Architecture) -> anyhow::Result<Vec<Entry>> {
     let binary = build::operator(workspace, architecture)?;
-    Ok(operator::files(fs::read(binary)?, fs::read(workspace.join("LICENSE"))?))
+    let notices = notices::collect(workspace, architecture)?;
+    Ok(operator::files(fs::read(binary)?, fs::read(workspace.join("LICENSE"))?, notices.into_bytes()))
 }
 
 /// Whether the image's files are the same when they are built elsewhere.

@@ -1,4 +1,4 @@
-//! What the operator's image consists of: one program, the CA certificates, the licence.
+//! What the operator's image consists of: one program, the CA certificates, the licences.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,15 +18,16 @@ pub const USER: &str = "65532:65532";
 /// Where programs look for certificates on Debian, rustls-native-certs among them.
 const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 
-/// The image's files, with this binary.
+/// The image's files: with this binary, the licence of this repository, and the notices of what is linked in.
 #[must_use]
-pub fn files(binary: Vec<u8>, licence: Vec<u8>) -> Vec<Entry> {
+pub fn files(binary: Vec<u8>, licence: Vec<u8>, notices: Vec<u8>) -> Vec<Entry> {
     vec![
         Entry::directory("etc"),
         Entry::directory("etc/ssl"),
         Entry::directory("etc/ssl/certs"),
         Entry::file(CERTIFICATES, certificates().into_bytes()),
         Entry::file("LICENSE", licence),
+        Entry::file("THIRD-PARTY-NOTICES", notices),
         Entry::program("verteil-token-operator", binary),
     ]
 }
@@ -126,7 +127,7 @@ mod tests {
     fn a_folder_has_what_an_image_has() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
-        let files = files(b"binary".to_vec(), b"licence".to_vec());
+        let files = files(b"binary".to_vec(), b"licence".to_vec(), b"notices".to_vec());
         write_rootfs(&files, &root).unwrap();
         for entry in &files {
             let path = root.join(&entry.path);

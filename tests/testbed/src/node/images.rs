@@ -7,7 +7,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, ensure};
 use image::archive::{Entry, Image};
 use image::build::{self, Architecture, Package};
-use image::operator;
+use image::{notices, operator};
 
 use super::components::PAUSE;
 use super::{Node, Setup};
@@ -25,7 +25,8 @@ pub(super) fn write_operator(folder: &Path) -> anyhow::Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let architecture = Architecture::of_this_machine()?;
     let binary = std::fs::read(build::operator(&workspace, architecture)?)?;
-    let files = operator::files(binary, std::fs::read(workspace.join("LICENSE"))?);
+    let notices = notices::collect(&workspace, architecture)?.into_bytes();
+    let files = operator::files(binary, std::fs::read(workspace.join("LICENSE"))?, notices);
     let path = folder.join("operator.tar");
     let labels = operator::labels(&Package::read(&workspace)?, operator::revision(&workspace).as_deref());
     operator::image(OPERATOR, architecture, files, labels).write(&path)?;
