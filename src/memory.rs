@@ -26,7 +26,8 @@ pub struct Key {
 /// What is remembered of each resource.
 #[derive(Default)]
 pub struct Memory {
-    entries: Mutex<HashMap<Key, Entry>>,
+    /// On the heap each: a table is twice as large as what it holds, at times, and an entry is far larger than its place.
+    entries: Mutex<HashMap<Key, Box<Entry>>>,
 }
 
 /// What is remembered of one resource.
@@ -172,20 +173,22 @@ impl Memory {
     /// Works on what is remembered of `key`. It must not call back into the memory.
     pub fn with<T>(&self, key: &Key, f: impl FnOnce(&mut Entry) -> T) -> T {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        f(entries.entry(key.clone()).or_default())
+        let entry: &mut Entry = entries.entry(key.clone()).or_default();
+        f(entry)
     }
 
     /// Works on what is remembered of `key`, if anything is.
     pub fn peek<T>(&self, key: &Key, f: impl FnOnce(&Entry) -> T) -> Option<T> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(key).map(f)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(key).map(|entry| f(entry))
     }
 
     /// The resource is gone. An unsaved token is kept: the same resource made again takes it up.
     pub fn forget(&self, key: &Key, now: Timestamp) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(entry) = entries.remove(key) else { return };
+        let Some(entry) = entries.remove(key).map(|entry| *entry) else { return };
         if let Some(issued) = entry.issued.filter(|i| i.content.record.validity().holds_at(now)) {
-            entries.insert(key.clone(), Entry { issued: Some(issued), saved: entry.saved, ..Entry::default() });
+            let entry = Entry { issued: Some(issued), saved: entry.saved, ..Entry::default() };
+            entries.insert(key.clone(), Box::new(entry));
         }
     }
 
