@@ -1,5 +1,5 @@
-//! What the watches decode of an object: what is looked at, and nothing else. `managedFields`, labels and what kubectl applied
-//! last are larger than the rest together; they are skipped as they come in, neither parsed nor kept.
+//! What the watches decode of an object: what is looked at, and nothing else. `managedFields` and what kubectl applied last are
+//! larger than the rest together; with labels and others' annotations they are skipped as they come in, neither parsed nor kept.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
