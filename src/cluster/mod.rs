@@ -1,6 +1,7 @@
 //! The apiserver: every call that is made to it, each with a time-out, and every watch.
 
 mod calls;
+mod decode;
 mod error;
 mod events;
 mod occurrence;
@@ -12,10 +13,11 @@ mod workloads;
 
 pub use calls::Cluster;
 pub(crate) use calls::{config_map_key, version};
+pub use decode::{Bell, Tokens};
 pub use error::ApiError;
 pub use events::{Events, Note, Severity};
 pub use occurrence::Occurrence;
 pub use rivals::Rivals;
 pub(crate) use versions::is_as_new_as;
 pub use versions::{Seen, Versions};
-pub use watch::{Change, Listed, Tokens, bells, tokens};
+pub use watch::{Change, Listed, bells, tokens};

@@ -2,17 +2,16 @@
 //! pause the other.
 
 use std::collections::HashSet;
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt, future, stream};
 use k8s_openapi::NamespaceResourceScope;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource};
 
+use super::decode::{Bell, Tokens};
 use super::{ApiError, Versions};
 use crate::api::VerteilToken;
 use crate::memory::Key;
@@ -20,9 +19,6 @@ use crate::metrics::Metrics;
 
 /// Objects of one list request: the memory that a list takes.
 const PAGE_SIZE: u32 = 100;
-
-/// A resource that may not be readable: one bad object must not hide the others.
-pub type Tokens = DeserializeGuard<VerteilToken>;
 
 /// Whether a first list is complete. `Store::wait_until_ready` would do, but wakes only the last of several that wait.
 pub type Listed = tokio::sync::watch::Receiver<bool>;
@@ -52,11 +48,6 @@ pub fn tokens(
     let mut listing = HashSet::new();
     let stream = watch(api::<Tokens>(client, namespace), config())
         .default_backoff()
-        .modify(|token| {
-            // Neither is ever looked at, and together they are larger than the rest.
-            token.meta_mut().managed_fields = None;
-            token.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
-        })
         .reflect(writer)
         .inspect(move |event| {
             if let Ok(event) = event {
@@ -101,9 +92,9 @@ pub fn bells<K>(
 ) -> impl Stream<Item = Key> + Send + 'static
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-    K: k8s_openapi::Resource + Clone + Debug + Send + Sync + 'static,
+    K: k8s_openapi::Resource + 'static,
 {
-    let api = api::<PartialObjectMeta<K>>(client, namespace.as_deref());
+    let api = api::<Bell<K>>(client, namespace.as_deref());
     let needed = Arc::clone(&versions);
     let begin = async move {
         drop(listed.wait_for(|listed| *listed).await);
@@ -129,13 +120,13 @@ where
                 if versions.is_named(&key) {
                     listing.insert(key);
                 }
-                versions.applied(&object.metadata)
+                versions.applied(object.meta())
             }
             Ok(Event::InitDone) => {
                 versions.relisted(namespace.as_deref(), &std::mem::take(&mut listing), std::mem::take(&mut first))
             }
-            Ok(Event::Apply(object)) => versions.applied(&object.metadata),
-            Ok(Event::Delete(object)) => versions.deleted(&object.metadata),
+            Ok(Event::Apply(object)) => versions.applied(object.meta()),
+            Ok(Event::Delete(object)) => versions.deleted(object.meta()),
             Err(error) => {
                 complain(K::KIND, &error, &metrics);
                 Vec::new()

@@ -8,12 +8,11 @@ pub use activity::Activity;
 pub use exposition::Exposition;
 pub use resources::ResourceMetrics;
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -74,6 +73,8 @@ pub struct Metrics {
     token_api_requests: Family<Label, Counter>,
     token_api_waiting: Gauge<i64, AtomicI64>,
     latest: Latest,
+    /// Bytes of the text that was encoded last.
+    length: AtomicUsize,
 }
 
 // === impl Metrics ===
@@ -107,6 +108,7 @@ impl Metrics {
             token_api_requests: family("code", TOKEN_API_CODES.map(|(_, text)| text)),
             token_api_waiting: Gauge::default(),
             latest: Latest::default(),
+            length: AtomicUsize::new(0),
             registry: Registry::default(),
         };
         registry.register("generations", "Tokens issued, by reason", metrics.generations.clone());
@@ -192,12 +194,9 @@ impl Metrics {
 
     /// The metrics as text.
     pub fn encode(&self, exposition: Exposition) -> Result<String, std::fmt::Error> {
-        let mut text = String::with_capacity(16 * 1024);
-        encode(&mut text, &self.registry)?;
-        Ok(match exposition {
-            Exposition::OpenMetrics => text,
-            Exposition::Plain => exposition::plain(&text),
-        })
+        let text = exposition.encode(&self.registry, self.length.load(Ordering::Relaxed))?;
+        self.length.store(text.len(), Ordering::Relaxed);
+        Ok(text)
     }
 
     /// A request, sent at `at`, was answered with a token.

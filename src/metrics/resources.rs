@@ -169,7 +169,6 @@ mod tests {
 
     use std::time::Duration;
 
-    use kube::core::DeserializeGuard;
     use kube::runtime::reflector;
     use kube::runtime::watcher::Event;
     use serde_json::json;
@@ -186,7 +185,7 @@ mod tests {
             "spec": {"tokenURL": "https://issuer.example/", "credentialsSecretRef": {"name": "c"}},
             "status": status,
         });
-        serde_json::from_value::<DeserializeGuard<VerteilToken>>(token).unwrap()
+        serde_json::from_value(token).unwrap()
     }
 
     fn condition(type_: &str, status: &str, reason: &str) -> serde_json::Value {

@@ -24,7 +24,7 @@ async fn few_resources_cost_the_calls_that_are_promised_and_none_at_rest() {
     assert!(run(args).await.unwrap(), "the table above says what is missed");
     let figures: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     let size = &figures["sizes"][0];
-    assert_eq!((&size["resources"], &figures["setup"]["concurrency"]), (&20.into(), &32.into()));
+    assert_eq!((&size["resources"], &figures["setup"]["issuer_concurrency"]), (&20.into(), &32.into()));
     let requests = |phase: &str, call: &str| size["requests"][phase][call].as_u64().unwrap_or_default();
     // What whoever measures asks itself is not counted.
     assert_eq!(requests("first tokens", "get verteiltokens") + requests("renewals", "get verteiltokens"), 0);

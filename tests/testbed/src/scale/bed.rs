@@ -80,7 +80,7 @@ impl Bed {
         issuer.set_latency(Duration::from_millis(args.latency));
         issuer.set_token_length(TOKEN_LENGTH);
         let audit = AuditLog::new(dir.path(), Account::user(NAMESPACE));
-        let concurrency = [args.concurrency, args.issuer_concurrency()];
+        let concurrency = [args.concurrency, args.issuer_concurrency];
         let mut accounts = BTreeMap::new();
         for namespace in [NAMESPACE, FLOOR] {
             make_namespace(&client, namespace).await?;

@@ -34,6 +34,8 @@ use bed::Bed;
 use meter::Machine;
 use report::{Report, Setup};
 
+/// The beginning of the name of the dynamic linker, which stands near the head of who needs it.
+const INTERPRETER: &[u8] = b"/ld-linux";
 /// How often is told how far it is.
 const TELL: Duration = Duration::from_secs(5);
 
@@ -58,13 +60,13 @@ pub struct Args {
     #[arg(long, default_value_t = 50, value_name = "MS")]
     pub latency: u64,
 
-    /// Resources worked on at a time
-    #[arg(long, default_value_t = 32, value_name = "NUMBER")]
+    /// Resources worked on at a time; the operator's default is 32. Twice --issuer-concurrency, so that there is room to stand in line
+    #[arg(long, default_value_t = 64, value_name = "NUMBER")]
     pub concurrency: usize,
 
-    /// Token requests in flight at a time; the operator's default is 8 [default: that of --concurrency]
-    #[arg(long, value_name = "NUMBER")]
-    pub issuer_concurrency: Option<usize>,
+    /// Token requests in flight at a time, and issues at a time of the floor; the operator's default is 8
+    #[arg(long, default_value_t = 32, value_name = "NUMBER")]
+    pub issuer_concurrency: usize,
 
     /// Secrets of others, 10 kB each, in the namespace when the operator is restarted among them; with the largest number of resources
     #[arg(long, default_value_t = 20_000, value_name = "NUMBER")]
@@ -82,21 +84,13 @@ pub struct Args {
     #[arg(long)]
     pub counts_only: bool,
 
-    /// The operator's binary; built from this repository if left out
+    /// The operator's binary, such as that of the image; built from this repository for this machine if left out
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
 
     /// Also write the figures to a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-}
-
-// === impl Args ===
-
-impl Args {
-    fn issuer_concurrency(&self) -> usize {
-        self.issuer_concurrency.unwrap_or(self.concurrency)
-    }
 }
 
 /// Measures and prints. Whether every goal is met.
@@ -130,14 +124,21 @@ async fn look(args: &Args, program: &Path, bed: &Bed) -> anyhow::Result<Setup> {
     Ok(Setup {
         machine: Machine::look()?,
         operator: String::from_utf8_lossy(&version.stdout).trim().to_owned(),
+        linked: if is_static(program)? { "static, as in the image" } else { "dynamic" },
         commit: image::operator::revision(&workspace),
         apiserver: bed.client.apiserver_version().await?.git_version,
         etcd: bed.cluster.etcd_version().await?,
         latency_ms: args.latency,
         concurrency: args.concurrency,
-        issuer_concurrency: args.issuer_concurrency(),
+        issuer_concurrency: args.issuer_concurrency,
         foreign_secrets: args.foreign_secrets,
     })
+}
+
+/// Whether a program brings its C library, and with it the allocator: an ELF file without an interpreter.
+fn is_static(program: &Path) -> anyhow::Result<bool> {
+    let head = std::fs::read(program)?.into_iter().take(4096).collect::<Vec<u8>>();
+    Ok(!head.windows(INTERPRETER.len()).any(|part| part == INTERPRETER))
 }
 
 /// Progress, beside the table.

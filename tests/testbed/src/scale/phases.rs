@@ -34,8 +34,8 @@ pub(super) async fn measure(bed: &Bed, args: &Args, foreign: usize) -> anyhow::R
     let figures =
         Figures { resources: bed.resources, rows: Vec::new(), requests: Vec::new(), totals: Totals::default() };
     let asked_apart =
-        Duration::from_millis(args.latency) * u32::try_from(bed.resources)? / u32::try_from(args.issuer_concurrency())?;
-    let floor = floor::writes(bed, args.concurrency).await?;
+        Duration::from_millis(args.latency) * u32::try_from(bed.resources)? / u32::try_from(args.issuer_concurrency)?;
+    let floor = floor::writes(bed, args.issuer_concurrency).await?;
     let mut run = Run { bed, args, figures, floor, asked_apart };
 
     bed.issuer.set_lifetime(LONG);

@@ -94,7 +94,7 @@ pub(super) async fn by_time(run: &mut Run<'_>) -> anyhow::Result<()> {
 }
 
 fn in_flight(what: &'static str, run: &Run<'_>) -> Row {
-    let most = count(run.args.issuer_concurrency());
+    let most = count(run.args.issuer_concurrency);
     Row::count(what, count(run.bed.issuer.max_in_flight())).at_most(most, "--issuer-concurrency")
 }
 

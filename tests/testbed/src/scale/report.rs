@@ -67,6 +67,7 @@ enum Bound {
 pub(super) struct Setup {
     pub(super) machine: Machine,
     pub(super) operator: String,
+    pub(super) linked: &'static str,
     pub(super) commit: Option<String>,
     pub(super) apiserver: String,
     pub(super) etcd: String,
@@ -222,11 +223,11 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { machine, operator, commit, apiserver, etcd, latency_ms, concurrency, issuer_concurrency, .. } = self;
-        let commit = commit.as_deref().and_then(|commit| commit.get(..12)).unwrap_or("no commit");
+        let Self { machine, operator, linked, apiserver, etcd, latency_ms, concurrency, issuer_concurrency, .. } = self;
+        let commit = self.commit.as_deref().and_then(|commit| commit.get(..12)).unwrap_or("no commit");
         write!(
             f,
-            "{operator} ({commit}), kube-apiserver {apiserver}, etcd {etcd} without fsync; {machine}; issuer latency \
+            "{operator} ({linked}; {commit}), kube-apiserver {apiserver}, etcd {etcd} without fsync; {machine}; issuer latency \
              {latency_ms} ms, --concurrency {concurrency}, --issuer-concurrency {issuer_concurrency}"
         )
     }
@@ -254,6 +255,7 @@ mod tests {
         let setup = Setup {
             machine: Machine::look().unwrap(),
             operator: "operator 1".into(),
+            linked: "dynamic",
             commit: None,
             apiserver: "v1".into(),
             etcd: "3".into(),

@@ -1,0 +1,348 @@
+//! What the watches decode of an object: what is looked at, and nothing else. `managedFields` and what kubectl applied last are
+//! larger than the rest together; with labels and others' annotations they are skipped as they come in, neither parsed nor kept.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Resource;
+use kube::core::ObjectMeta;
+use kube::core::error_boundary::InvalidObject;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::api::{VerteilToken, VerteilTokenSpec, VerteilTokenStatus};
+
+/// Annotations that mean something to the operator. Others are not kept.
+const OWN_ANNOTATIONS: &str = "verteil.dev/";
+
+/// A resource that may not be readable: one bad object must not hide the others.
+///
+/// Unlike [`kube::core::DeserializeGuard`] it builds no tree of each object first. It keeps the text, which only serde_json can
+/// give: so it is decoded by that alone, and in a watch event `type` has to come before `object`, as the apiserver writes it.
+#[derive(Clone, Debug)]
+pub struct Tokens(pub Result<VerteilToken, InvalidObject>);
+
+/// An object of kind `K` of which only the version matters: its name, uid and resource version.
+pub struct Bell<K> {
+    metadata: ObjectMeta,
+    kind: PhantomData<fn() -> K>,
+}
+
+/// A VerteilToken as it comes.
+#[derive(Deserialize)]
+struct Object {
+    #[serde(default)]
+    metadata: TokenMeta,
+    spec: VerteilTokenSpec,
+    status: Option<VerteilTokenStatus>,
+}
+
+#[derive(Deserialize)]
+struct MetadataOnly<M> {
+    #[serde(default)]
+    metadata: M,
+}
+
+/// Of a resource's metadata.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct TokenMeta {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    #[serde(deserialize_with = "own_annotations")]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+/// Of the metadata of an object that is only a bell.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct BellMeta {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+}
+
+// === impl Tokens ===
+
+impl<'de> Deserialize<'de> for Tokens {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let error = match serde_json::from_str::<Object>(text.get()) {
+            Ok(Object { metadata, spec, status }) => {
+                return Ok(Self(Ok(VerteilToken { metadata: metadata.into(), spec, status })));
+            }
+            Err(error) => error,
+        };
+        let metadata = serde_json::from_str::<MetadataOnly<TokenMeta>>(text.get()).map_err(D::Error::custom)?.metadata;
+        Ok(Self(Err(InvalidObject { error: without_place(&error), metadata: metadata.into() })))
+    }
+}
+
+impl Resource for Tokens {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        VerteilToken::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        VerteilToken::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        VerteilToken::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        VerteilToken::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.as_ref().map_or_else(|invalid| &invalid.metadata, VerteilToken::meta)
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.as_mut().map_or_else(|invalid| &mut invalid.metadata, VerteilToken::meta_mut)
+    }
+}
+
+// === impl Bell ===
+
+impl<'de, K> Deserialize<'de> for Bell<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let BellMeta { name, namespace, uid, resource_version } = MetadataOnly::deserialize(deserializer)?.metadata;
+        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
+        Ok(Self { metadata, kind: PhantomData })
+    }
+}
+
+impl<K> Clone for Bell<K> {
+    fn clone(&self) -> Self {
+        Self { metadata: self.metadata.clone(), kind: PhantomData }
+    }
+}
+
+impl<K> fmt::Debug for Bell<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bell").field("name", &self.metadata.name).finish_non_exhaustive()
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Resource for Bell<K> {
+    type DynamicType = ();
+    type Scope = K::Scope;
+
+    /// Without this the data of every Secret would come along.
+    fn metadata_api() -> bool {
+        true
+    }
+
+    fn kind((): &()) -> Cow<'_, str> {
+        K::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        K::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        K::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        K::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+// === impl TokenMeta ===
+
+impl From<TokenMeta> for ObjectMeta {
+    fn from(meta: TokenMeta) -> Self {
+        let TokenMeta {
+            name,
+            namespace,
+            uid,
+            resource_version,
+            generation,
+            creation_timestamp,
+            deletion_timestamp,
+            annotations,
+        } = meta;
+        Self {
+            name,
+            namespace,
+            uid,
+            resource_version,
+            generation,
+            creation_timestamp,
+            deletion_timestamp,
+            annotations,
+            ..Self::default()
+        }
+    }
+}
+
+fn own_annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    struct Own;
+
+    impl<'de> Visitor<'de> for Own {
+        type Value = Option<BTreeMap<String, String>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("annotations")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+            let mut own = BTreeMap::new();
+            while let Some(name) = all.next_key::<Cow<'_, str>>()? {
+                if name.starts_with(OWN_ANNOTATIONS) {
+                    own.insert(name.into_owned(), all.next_value()?);
+                } else {
+                    all.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok((!own.is_empty()).then_some(own))
+        }
+    }
+
+    deserializer.deserialize_any(Own)
+}
+
+/// Line and column in a text that nobody sees say nothing.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&place).map(str::to_owned).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a failed test")]
+
+    use k8s_openapi::api::core::v1::Secret;
+    use kube::ResourceExt as _;
+    use kube::core::{ObjectList, WatchEvent};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn object(name: &str, spec: &Value) -> Value {
+        json!({
+            "apiVersion": "verteil.dev/v1alpha1", "kind": "VerteilToken",
+            "metadata": {
+                "name": name, "namespace": "search", "uid": "u", "resourceVersion": "7", "generation": 2,
+                "creationTimestamp": "2026-11-24T08:00:00Z", "labels": {"app": "search"},
+                "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}", "verteil.dev/renew": "now"},
+                "managedFields": [{"manager": "kubectl", "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {}}}],
+            },
+            "spec": spec,
+            "status": {"tokensIssued": 3},
+        })
+    }
+
+    fn good() -> Value {
+        json!({"tokenURL": "https://issuer.example/", "credentialsSecretRef": {"name": "c"}})
+    }
+
+    /// As kube decodes a page of a list.
+    fn list(objects: &[Value]) -> Vec<Tokens> {
+        let page = json!({"apiVersion": "verteil.dev/v1alpha1", "kind": "VerteilTokenList",
+            "metadata": {"resourceVersion": "9", "continue": ""}, "items": objects});
+        serde_json::from_str::<ObjectList<Tokens>>(&page.to_string()).unwrap().items
+    }
+
+    #[test]
+    fn a_resource_has_what_is_looked_at_and_nothing_else() {
+        let [token] = &list(&[object("flight", &good())])[..] else { unreachable!("one") };
+        let whole: VerteilToken = serde_json::from_value(object("flight", &good())).unwrap();
+        let mut wanted = whole.clone();
+        wanted.metadata.managed_fields = None;
+        wanted.metadata.labels = None;
+        wanted.annotations_mut().retain(|name, _| name == "verteil.dev/renew");
+        assert_ne!(whole, wanted);
+        assert_eq!(token.0.as_ref().unwrap(), &wanted);
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_has_its_name_and_hides_no_other() {
+        let bad = [
+            ("negative", json!({"tokenURL": "https://i", "credentialsSecretRef": {"name": "c"}, "timeout": "-5m"})),
+            ("hollow", json!({"tokenURL": "https://i"})),
+            ("none", Value::Null),
+        ];
+        let mut objects: Vec<Value> = bad.iter().map(|(name, spec)| object(name, spec)).collect();
+        objects.insert(1, object("flight", &good()));
+        let tokens = list(&objects);
+        let names: Vec<String> = tokens.iter().map(kube::ResourceExt::name_any).collect();
+        assert_eq!(names, ["negative", "flight", "hollow", "none"]);
+        assert!(tokens[1].0.is_ok());
+        for token in [&tokens[0], &tokens[2], &tokens[3]] {
+            let invalid = token.0.as_ref().unwrap_err();
+            assert_eq!(
+                (invalid.metadata.namespace.as_deref(), invalid.metadata.uid.as_deref()),
+                (Some("search"), Some("u"))
+            );
+            assert!(!invalid.error.contains(" at line "), "{}", invalid.error);
+        }
+        assert!(tokens[0].0.as_ref().unwrap_err().error.contains("write whole numbers with the units h, m or s"));
+        assert_eq!(tokens[2].0.as_ref().unwrap_err().error, "missing field `credentialsSecretRef`");
+    }
+
+    #[test]
+    fn a_change_is_read_as_the_apiserver_writes_it() {
+        for (what, object) in [("good", object("flight", &good())), ("bad", object("flight", &json!({})))] {
+            let line = format!(r#"{{"type":"MODIFIED","object":{object}}}"#);
+            let WatchEvent::Modified(token) = serde_json::from_str::<WatchEvent<Tokens>>(&line).unwrap() else {
+                unreachable!("modified")
+            };
+            assert_eq!((token.0.is_ok(), token.name_any().as_str()), (what == "good", "flight"));
+        }
+        let error = r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"too old","reason":"Expired","code":410}}"#;
+        let WatchEvent::Error(status) = serde_json::from_str::<WatchEvent<Tokens>>(error).unwrap() else {
+            unreachable!("an error")
+        };
+        assert_eq!(status.code, 410);
+    }
+
+    #[test]
+    fn of_a_secret_only_the_version_is_kept() {
+        let meta = json!({"name": "s", "namespace": "search", "uid": "u", "resourceVersion": "7", "labels": {"a": "b"},
+            "managedFields": [{"manager": "kubectl", "fieldsV1": {"f:data": {}}}]});
+        let page = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {},
+            "items": [{"metadata": meta}]});
+        let list: ObjectList<Bell<Secret>> = serde_json::from_str(&page.to_string()).unwrap();
+        let kept = ObjectMeta {
+            name: Some("s".into()),
+            namespace: Some("search".into()),
+            uid: Some("u".into()),
+            resource_version: Some("7".into()),
+            ..ObjectMeta::default()
+        };
+        assert_eq!(list.items[0].meta(), &kept);
+        assert!(Bell::<Secret>::metadata_api());
+    }
+}
