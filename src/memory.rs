@@ -108,6 +108,8 @@ pub struct Restart {
 
 /// A token in memory, from its answer until both Secret and status are written. No `Debug`.
 pub struct Issued {
+    /// metadata.uid of the resource that it was requested for: another one of the same name may be somebody else's.
+    pub owner: Option<String>,
     /// What the Secret gets.
     pub content: Content,
     /// Why it was requested.
@@ -347,6 +349,7 @@ mod tests {
             replaces: None,
             counted,
             claim: None,
+            owner: None,
         }))
     }
 

@@ -10,13 +10,14 @@ use futures::future::OptionFuture;
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::RunArgs;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Events, Rivals, Versions};
 use crate::drain::save_unsaved;
-use crate::handover::heed_deployment;
+use crate::handover::Handover;
 use crate::issuer::{AllowedHosts, Issuer, Limits, Permits, Reach};
 use crate::lease::{Election, Leadership, LeaseName, RELEASE_PATIENCE};
 use crate::logs::LogFilter;
@@ -32,9 +33,10 @@ use crate::wakes::Wakes;
 use crate::work::work;
 
 /// The shutdown, within a pod's grace of 30 s: passes in flight 16 s (a request takes 15 s at most, and none is sent any more),
-/// saves of what is still in memory 8 s, the Lease 2 s, last words under 2 s: 28 s in all.
+/// saves of what is still in memory 8 s, with the look at the Deployment, the Lease 2 s, last words under 2 s: 28 s in all.
 const LAST_PASSES: Duration = Duration::from_secs(16);
 const LAST_SAVES: Duration = Duration::from_secs(8);
+const LAST_LOOK: Duration = Duration::from_secs(3);
 const LAST_WORDS: Duration = Duration::from_millis(900);
 /// Where a pod finds its namespace.
 const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -146,7 +148,7 @@ pub async fn run(
         let api = TokenApi::new(Arc::clone(&context), Arc::clone(&resources), args.token_api_audience.clone());
         tokio::spawn(api.serve(at, giving_ends.clone()))
     });
-
+    let handover = begin_handover(&client, args, &context);
     let work = work(&client, args, &context, &resources, &health, rings, &stop);
     let draining = async {
         stop.cancelled().await;
@@ -160,11 +162,7 @@ pub async fn run(
         () = draining => tracing::warn!("passes were cut short: they took too long to end"),
         () = work => {}
     }
-    if let (Some(name), true) = (&args.deployment_name, context.store.is_in_memory()) {
-        let key = Key { namespace: own_namespace(&client), name: name.clone() };
-        heed_deployment(&context.cluster, &key, &context.store).await;
-    }
-    save_unsaved(&context, LAST_SAVES).await;
+    save_last(&context, handover).await;
     passes_ended.cancel();
     if let Some(electing) = electing {
         drop(tokio::time::timeout(RELEASE_PATIENCE + Duration::from_millis(100), electing).await);
@@ -177,6 +175,22 @@ pub async fn run(
     drop(tokio::time::timeout(LAST_WORDS, futures::future::join(serving, OptionFuture::from(debugging))).await);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// With tokens in memory only, the look at the Deployment that says at the end whether they are to be saved.
+fn begin_handover(client: &Client, args: &RunArgs, context: &Context) -> Option<Handover> {
+    let name = args.deployment_name.clone().filter(|_| args.disable_token_persistence)?;
+    let key = Key { namespace: own_namespace(client), name };
+    Some(Handover::begin(context.cluster.clone(), key))
+}
+
+/// Saves what is still in memory. The look at the Deployment takes no more than its part of the time.
+async fn save_last(context: &Context, handover: Option<Handover>) {
+    let end = Instant::now() + LAST_SAVES;
+    if let Some(handover) = handover {
+        handover.end(&context.store, LAST_LOOK).await;
+    }
+    save_unsaved(context, end.saturating_duration_since(Instant::now())).await;
 }
 
 /// The Lease: in the pod's namespace, or in that of the kubeconfig's context, unless said otherwise.

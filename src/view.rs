@@ -184,6 +184,7 @@ mod tests {
         };
         let (reason, requested_at) = (IssueReason::Expired, at(0));
         Arc::new(Issued {
+            owner: None,
             content,
             reason,
             repeated: false,

@@ -53,7 +53,8 @@ fn context(token: &VerteilToken, now: Timestamp) -> Context {
     });
     let cluster = Cluster::new(Client::new(service, "scale"));
     let identity: Arc<str> = "operator".into();
-    let (events, _post) = Events::new(cluster.clone(), Arc::clone(&identity));
+    let metrics = Arc::new(Metrics::new());
+    let (events, _post) = Events::new(cluster.clone(), Arc::clone(&identity), Arc::clone(&metrics));
     let (bell, _rings) = mpsc::unbounded_channel();
     let context = Context {
         cluster,
@@ -69,7 +70,7 @@ fn context(token: &VerteilToken, now: Timestamp) -> Context {
         permits: Permits::new(8, bell),
         wakes: Wakes::default(),
         events,
-        metrics: Arc::new(Metrics::new()),
+        metrics,
         allowed_hosts: AllowedHosts::new(Vec::new()),
         allow_http: false,
         rollout_restart: false,

@@ -229,7 +229,8 @@ impl Pass<'_> {
         let trouble = view.judged.trouble.clone();
         self.ctx.memory.with(&self.key, |entry| {
             let counted = std::mem::take(&mut entry.took_over);
-            let issued = Issued { content, reason, repeated, trouble, requested_at, replaces, counted, claim };
+            let owner = self.token.metadata.uid.clone();
+            let issued = Issued { owner, content, reason, repeated, trouble, requested_at, replaces, counted, claim };
             // A repeated token is this process's own only if it was given it the first time too.
             if !repeated || entry.given.is_some() && entry.given == issued.replaces {
                 entry.given = Some(RecordSeal::of(&issued.content.record));

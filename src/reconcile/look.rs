@@ -10,13 +10,14 @@ use super::Pass;
 use super::authority::Authority;
 use super::line::is_new;
 use super::pace::Change;
+use super::unsaved::unsaved;
 use crate::api::{ObjectVersion, RENEW_ANNOTATION, TOKEN_LABEL, VerteilTokenStatus};
 use crate::cluster::{ApiError, version};
 use crate::credentials::{check_issuer, read_inputs};
-use crate::decide::{FailureClass, Held, HeldFacts, Order, Pace, Reason, Stored, Trouble, Unsaved, Wanted};
+use crate::decide::{FailureClass, Held, HeldFacts, Pace, Reason, Stored, Trouble, Unsaved, Wanted};
 use crate::memory::Issued;
-use crate::secret::{Content, Judged, TemplateError, check_templates, judge, render_templates};
-use crate::token::{InputSeal, Inputs, RecordSeal, Verdict, renewal_point};
+use crate::secret::{Judged, TemplateError, check_templates, judge, render_templates};
+use crate::token::{Inputs, renewal_point};
 
 /// What was read.
 pub(super) struct Fetched {
@@ -153,7 +154,9 @@ impl Pass<'_> {
             obstacle: obstacle.as_ref().map(|trouble| trouble.reason),
         };
         let (unsaved, (pace, change)) = ctx.memory.with(&self.key, |entry| {
-            let unsaved = entry.issued.as_deref().map(|issued| unsaved(issued, &judged, inputs, wish));
+            let own = |issued: &Issued| issued.owner == token.metadata.uid;
+            let unsaved =
+                entry.issued.as_deref().and_then(|issued| unsaved(issued, own(issued), &judged, inputs, wish));
             (unsaved, self.pace(entry, status, fetched, now))
         });
         let unrendered =
@@ -204,32 +207,6 @@ pub(super) fn immutable(secret: Option<&Secret>) -> Option<Trouble> {
 
 fn template_trouble(error: &TemplateError) -> Trouble {
     Trouble::new(Reason::TemplateInvalid, error.to_string())
-}
-
-fn unsaved(issued: &Issued, judged: &Judged, inputs: Option<&Inputs>, wish: Option<&String>) -> Unsaved {
-    let content = &issued.content;
-    let current = match (inputs, &content.input_seal) {
-        (Some(inputs), Some(seal)) => InputSeal::check(seal, inputs, content.record.access_token()) != Verdict::Broken,
-        // Inputs that cannot be read count as unchanged.
-        (None, _) | (_, None) => true,
-    };
-    let saved = judged.content.as_ref().is_some_and(|stored| {
-        stored.record_seal == content.record_seal
-            && stored.input_seal == content.input_seal
-            // A token that serves no renewal says nothing of one served before.
-            && (content.renewed.is_none() || stored.renewed == content.renewed)
-    });
-    let stored = judged.content.as_ref().map(|stored| RecordSeal::of(&stored.record));
-    let succeeds = stored.is_some() && stored == issued.replaces;
-    let serves = |content: &Content| content.renewed.as_ref() == wish;
-    let outrun = wish.is_some() && judged.content.as_ref().is_some_and(serves) && !serves(content);
-    let order = match (succeeds, outrun) {
-        // First, since a repeated token has the same record.
-        (_, true) => Order::Predecessor,
-        (true, false) => Order::Successor,
-        (false, false) => Order::ByTime,
-    };
-    Unsaved { validity: content.record.validity(), current, saved, order }
 }
 
 pub(super) fn signed(span: Duration) -> SignedDuration {

@@ -28,6 +28,7 @@ mod status;
 mod stored;
 mod tell;
 mod twin;
+mod unsaved;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

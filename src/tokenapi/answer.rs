@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::sync::SemaphorePermit;
 
+use super::TokenApi;
 use super::problem::Problem;
-use super::{MOST_WAITING, TokenApi};
+use super::waiting::Call;
 use crate::api;
 use crate::memory::Key;
 use crate::token::{Record, RecordSeal};
@@ -32,77 +33,46 @@ struct Body<'a> {
 
 /// What the caller has already, and how long it would wait for something else.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Wish {
+pub(super) struct Wish {
     known: Vec<String>,
-    wait: Duration,
+    pub(super) wait: Duration,
 }
 
 pub(super) async fn token(
     State(api): State<Arc<TokenApi>>,
-    Path((namespace, name)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
+    method: Method,
+    path: Result<Path<(String, String)>, PathRejection>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let key = Key { namespace, name };
-    // Who may not have the token learns nothing, not even that it asked wrongly.
-    if let Err(problem) = api.callers.admit(&api.context, &headers, &key).await {
-        return problem.into_response();
+    if method != Method::GET {
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here");
+        return ([(header::ALLOW, "GET")], problem).into_response();
     }
-    match Wish::parse(query.as_deref().unwrap_or_default(), &headers) {
-        Ok(wish) => api.fulfil(&key, &wish).await,
+    let readable = path.is_ok();
+    let key = path.map_or_else(|_| as_written(uri.path()), |Path((namespace, name))| Key { namespace, name });
+    // Who may not have the token learns nothing, not even that it asked wrongly.
+    let caller = match api.callers.admit(&api.context, &headers, &key).await {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
+    };
+    let wish = Wish::parse(uri.query().unwrap_or_default(), &headers);
+    match wish {
+        Ok(wish) if readable => {
+            let call = Call { key, headers: &headers, caller, wish };
+            let found = api.fulfil(&call).await;
+            respond(found, &call.wish, api.context.clock.now())
+        }
+        Ok(_) => Problem::new(StatusCode::BAD_REQUEST, "the path is no text").into_response(),
         Err(detail) => Problem::new(StatusCode::BAD_REQUEST, detail).into_response(),
     }
 }
 
-/// One of those who may wait at the same time.
-struct Waiting<'a> {
-    api: &'a TokenApi,
-    place: Option<SemaphorePermit<'a>>,
-}
-
-// === impl TokenApi ===
-
-impl TokenApi {
-    fn begin_to_wait(&self) -> Option<Waiting<'_>> {
-        let place = Some(self.waiting.try_acquire().ok()?);
-        self.count_waiting();
-        Some(Waiting { api: self, place })
-    }
-
-    fn count_waiting(&self) {
-        let count = MOST_WAITING.saturating_sub(self.waiting.available_permits());
-        self.context.metrics.set_token_api_waiting(count);
-    }
-
-    /// Answers with a token that the caller does not have yet, as soon as there is one; else with what there is at the end.
-    async fn fulfil(&self, key: &Key, wish: &Wish) -> Response {
-        let waiting = (!wish.wait.is_zero()).then(|| self.begin_to_wait()).flatten();
-        // Before the first look, so that nothing is missed between the two.
-        let mut bell = self.context.wakes.listen(key);
-        let patience = tokio::time::sleep(wish.wait);
-        tokio::pin!(patience);
-        loop {
-            let found = self.look(key).await;
-            let is_new = found.as_ref().is_ok_and(|record| !wish.knows(record));
-            // What is not there cannot come; what the operator has not listed yet can.
-            let hopeless = found.as_ref().is_err_and(|problem| problem.status == StatusCode::NOT_FOUND);
-            if is_new || hopeless || waiting.is_none() {
-                return respond(found, wish, self.context.clock.now());
-            }
-            tokio::select! {
-                () = bell.heard() => {}
-                () = &mut patience => return respond(self.look(key).await, wish, self.context.clock.now()),
-                () = self.stop.cancelled() => return respond(found, wish, self.context.clock.now()),
-            }
-        }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.place = None;
-        self.api.count_waiting();
-    }
+/// What a path names that cannot be decoded: no resource has such a name.
+fn as_written(path: &str) -> Key {
+    let mut parts = path.rsplit('/').map(str::to_owned);
+    let name = parts.next().unwrap_or_default();
+    Key { namespace: parts.next().unwrap_or_default(), name }
 }
 
 fn respond(found: Result<Record, Problem>, wish: &Wish, now: Timestamp) -> Response {
@@ -159,7 +129,7 @@ impl Wish {
     }
 
     /// Whether the caller has `record` already (RFC 9110 section 13.1.2, weak comparison).
-    fn knows(&self, record: &Record) -> bool {
+    pub(super) fn knows(&self, record: &Record) -> bool {
         let own = tag(record);
         self.known.iter().any(|tag| *tag == own || tag == "*")
     }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -38,15 +38,10 @@ impl<K: Eq + Hash + Clone> Buckets<K> {
     }
 }
 
-/// Whom an address stands for: a machine with IPv6 has a whole network to itself.
-pub(super) fn peer(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
+/// Whom an address stands for: in a cluster a network of IPv6 is a whole node, or all of them, so that each address counts by
+/// itself. Who has many gains little: only so many are told apart.
+pub(super) const fn peer(address: IpAddr) -> IpAddr {
+    address.to_canonical()
 }
 
 #[cfg(test)]
@@ -70,11 +65,14 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_is_one_whichever_of_its_addresses_it_calls_from() {
+    fn each_address_has_a_bucket_also_in_one_network() {
         let of = |text: &str| peer(text.parse().unwrap());
-        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
-        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
-        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
-        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+        let buckets = Buckets::new(1, 1);
+        assert_eq!(buckets.take(&of("2001:db8:1:2::1")), Ok(()));
+        assert!(buckets.take(&of("2001:db8:1:2::1")).is_err());
+        // The next pod of the same node.
+        assert_eq!(buckets.take(&of("2001:db8:1:2::2")), Ok(()));
+        assert_eq!(buckets.take(&of("10.0.0.1")), Ok(()));
+        assert!(buckets.take(&of("::ffff:10.0.0.1")).is_err(), "the same by another name");
     }
 }

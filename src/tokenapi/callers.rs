@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use k8s_openapi::api::authentication::v1::UserInfo;
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
 use tokio::sync::Semaphore;
@@ -47,7 +47,7 @@ pub(super) struct Callers {
 pub(super) struct Caller {
     user: UserInfo,
     /// The ServiceAccount; with the pod, if its token is bound to one: a hundred replicas are a hundred callers.
-    name: String,
+    pub(super) name: String,
 }
 
 /// Why not.
@@ -86,24 +86,38 @@ impl Callers {
     }
 
     /// Whether the holder of `headers` may have the token of `key`. The answer says nothing of whether there is one.
-    pub(super) async fn admit(
+    pub(super) async fn admit(&self, ctx: &Context, headers: &HeaderMap, key: &Key) -> Result<Arc<Caller>, Problem> {
+        self.review(ctx, headers, key, |caller| match self.buckets.take(&caller.name) {
+            Ok(()) => Ok(()),
+            Err(seconds) => {
+                let detail = "this ServiceAccount asks too often: keep the token until shortly before its expiry";
+                Err(Problem::later(StatusCode::TOO_MANY_REQUESTS, seconds, detail))
+            }
+        })
+        .await
+    }
+
+    /// Whether that is so still, after a wait. It is the same call, and not counted again.
+    pub(super) async fn confirm(&self, ctx: &Context, headers: &HeaderMap, key: &Key) -> Result<(), Problem> {
+        self.review(ctx, headers, key, |_| Ok(())).await.map(drop)
+    }
+
+    async fn review(
         &self,
         ctx: &Context,
-        headers: &axum::http::HeaderMap,
+        headers: &HeaderMap,
         key: &Key,
+        limit: impl FnOnce(&Caller) -> Result<(), Problem>,
     ) -> Result<Arc<Caller>, Problem> {
         let bearer = Bearer::of(headers, &self.audience, ctx.clock.now())?;
-        let admitted = async {
+        let reviewed = async {
             let caller = self.identify(ctx, &bearer).await?;
-            if let Err(seconds) = self.buckets.take(&caller.name) {
-                let detail = "this ServiceAccount asks too often: keep the token until shortly before its expiry";
-                return Err(Problem::later(StatusCode::TOO_MANY_REQUESTS, seconds, detail));
-            }
+            limit(&caller)?;
             self.authorize(ctx, &bearer, &caller, key).await?;
             Ok(caller)
         };
-        let admitted = tokio::time::timeout(PATIENCE, admitted).await;
-        admitted.unwrap_or_else(|_| Err(Self::refuse(Refusal::Unanswered)))
+        let reviewed = tokio::time::timeout(PATIENCE, reviewed).await;
+        reviewed.unwrap_or_else(|_| Err(Self::refuse(Refusal::Unanswered)))
     }
 
     async fn identify(&self, ctx: &Context, bearer: &Bearer) -> Result<Arc<Caller>, Problem> {

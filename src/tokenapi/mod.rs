@@ -6,7 +6,8 @@
 //! rate     of the ServiceAccount                           -> 429
 //! may      SubjectAccessReview, whether it exists or not   -> 403
 //! look     the Secret, live; or memory                     -> 404, 503
-//! answer   the token and its life; or wait for one         -> 200, 304
+//! wait     for another one, if asked to; then who and may  -> 503
+//! answer   the token and its life                          -> 200, 304
 //! ```
 
 mod answer;
@@ -16,8 +17,10 @@ mod callers;
 mod problem;
 mod reads;
 mod server;
+mod shares;
 mod source;
 mod tls;
+mod waiting;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -27,9 +30,8 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::any;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use tls::{Certificate, CertificateError, CertificateFiles};
@@ -43,14 +45,13 @@ use problem::Problem;
 use reads::Reads;
 use server::Peer;
 use source::Stored;
+use waiting::Places;
 
 /// Calls from one address, before it is known who calls: on average in a second, and at once.
 const A_SECOND: u32 = 50;
 const BURST: u32 = 200;
 /// Reads of Secrets in flight.
 const MOST_READS: usize = 16;
-/// Callers that wait for a token; all others get their answer at once.
-const MOST_WAITING: usize = 768;
 
 /// Where the API is listened to, and what is shown there.
 pub struct TokenListener {
@@ -66,7 +67,7 @@ pub(crate) struct TokenApi {
     callers: Callers,
     peers: Buckets<IpAddr>,
     reads: Reads<Stored>,
-    waiting: Semaphore,
+    places: Places,
     /// Nobody waits any longer.
     stop: CancellationToken,
 }
@@ -106,7 +107,7 @@ impl TokenApi {
             callers: Callers::new(audience),
             peers: Buckets::new(A_SECOND, BURST),
             reads: Reads::new(MOST_READS),
-            waiting: Semaphore::new(MOST_WAITING),
+            places: Places::new(),
         }
     }
 
@@ -123,11 +124,9 @@ impl TokenApi {
     fn router(self) -> Router {
         let api = Arc::new(self);
         Router::new()
-            .route("/api/token/{namespace}/{name}", get(answer::token))
+            // Any method: with get, HEAD would be served as well, and cost all that a GET does.
+            .route("/api/token/{namespace}/{name}", any(answer::token))
             .fallback(async || Problem::new(StatusCode::NOT_FOUND, "only /api/token/{namespace}/{name} is served here"))
-            .method_not_allowed_fallback(async || {
-                Problem::new(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here")
-            })
             .layer(middleware::from_fn_with_state(Arc::clone(&api), observe))
             .with_state(api)
     }

@@ -1,9 +1,8 @@
 //! The server: TLS, and nobody who takes more than a share of it. A client that is slow, silent or loud harms only itself.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,12 +18,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
-use super::buckets::peer;
+use super::buckets::{Buckets, peer};
+use super::shares::Shares;
 
 /// Open connections; who comes then waits in the line of the system.
 const MOST_CONNECTIONS: usize = 1024;
-/// Of one machine: what is above is closed at once.
+/// Of one address: what is above is closed at once.
 const MOST_OF_ONE_PEER: usize = 128;
+/// New connections of one address, on average in a second and at once: a handshake costs more than any answer. Twice as many as
+/// the requests that are answered, so that only who asks nothing meets it.
+const HANDSHAKES_A_SECOND: u32 = 2 * super::A_SECOND;
+const HANDSHAKES_AT_ONCE: u32 = 2 * super::BURST;
 /// The TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// From the end of one request to the end of the next one's head.
@@ -43,19 +47,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) IpAddr);
 
-/// Connections by who has opened them.
-#[derive(Default)]
-struct Peers(Mutex<HashMap<IpAddr, usize>>);
-
-/// One of a peer's connections.
-struct Counted {
-    peers: Arc<Peers>,
-    peer: IpAddr,
-}
-
 /// Serves `router` until `stop`, and then what has been asked already.
 pub(super) async fn serve(listener: TcpListener, tls: ServerConfig, router: Router, stop: CancellationToken) {
-    let (acceptor, peers, tasks) = (TlsAcceptor::from(Arc::new(tls)), Arc::new(Peers::default()), TaskTracker::new());
+    let (acceptor, tasks) = (TlsAcceptor::from(Arc::new(tls)), TaskTracker::new());
+    let (open, handshakes) = (Shares::new(MOST_OF_ONE_PEER), Buckets::new(HANDSHAKES_A_SECOND, HANDSHAKES_AT_ONCE));
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let accept = async {
         loop {
@@ -69,13 +64,18 @@ pub(super) async fn serve(listener: TcpListener, tls: ServerConfig, router: Rout
                     continue;
                 }
             };
-            let Some(counted) = peers.enter(peer(address.ip())) else {
-                tracing::debug!(peer = %address.ip(), "too many connections from one address");
+            let peer = peer(address.ip());
+            if handshakes.take(&peer).is_err() {
+                tracing::debug!(%peer, "too many handshakes with one address");
+                continue;
+            }
+            let Some(counted) = open.take(&peer) else {
+                tracing::debug!(%peer, "too many connections from one address");
                 continue;
             };
             let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
             tasks.spawn(async move {
-                converse(stream, address, acceptor, router, stop).await;
+                converse(stream, Peer(peer), acceptor, router, stop).await;
                 drop((counted, place));
             });
         }
@@ -87,19 +87,13 @@ pub(super) async fn serve(listener: TcpListener, tls: ServerConfig, router: Rout
 }
 
 /// One connection, from its handshake to its end.
-async fn converse(
-    stream: TcpStream,
-    address: SocketAddr,
-    acceptor: TlsAcceptor,
-    router: Router,
-    stop: CancellationToken,
-) {
+async fn converse(stream: TcpStream, peer: Peer, acceptor: TlsAcceptor, router: Router, stop: CancellationToken) {
     // An answer is one small write.
     drop(stream.set_nodelay(true));
     let greeted = stop.run_until_cancelled(tokio::time::timeout(HANDSHAKE, acceptor.accept(stream))).await;
     let Some(Ok(Ok(stream))) = greeted else { return };
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer(address.ip())));
+        request.extensions_mut().insert(peer);
         router.clone().call(request)
     });
     let mut http = http1::Builder::new();
@@ -113,49 +107,4 @@ async fn converse(
     }
     connection.as_mut().graceful_shutdown();
     drop(tokio::time::timeout(LAST_ANSWER, connection).await);
-}
-
-// === impl Peers ===
-
-impl Peers {
-    fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Counted> {
-        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = peers.entry(peer).or_default();
-        if *count >= MOST_OF_ONE_PEER {
-            return None;
-        }
-        *count += 1;
-        Some(Counted { peers: Arc::clone(self), peer })
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut peers = self.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = peers.get_mut(&self.peer) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                peers.remove(&self.peer);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    #[test]
-    fn one_machine_takes_no_more_than_its_share_and_gives_it_back() {
-        let peers = Arc::new(Peers::default());
-        let (greedy, other) = (IpAddr::from(Ipv4Addr::new(10, 0, 0, 1)), IpAddr::from(Ipv4Addr::new(10, 0, 0, 2)));
-        let taken: Vec<_> = (0..MOST_OF_ONE_PEER + 10).filter_map(|_| peers.enter(greedy)).collect();
-        assert_eq!(taken.len(), MOST_OF_ONE_PEER);
-        assert!(peers.enter(other).is_some());
-        drop(taken);
-        assert!(peers.enter(greedy).is_some());
-        assert!(peers.0.lock().is_ok_and(|peers| peers.is_empty()), "nobody is remembered");
-    }
 }

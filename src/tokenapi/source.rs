@@ -16,7 +16,7 @@ use crate::token::Record;
 use axum::http::StatusCode;
 
 /// In how many seconds to ask again for a token that is not there yet.
-const SOON: u64 = 5;
+pub(super) const SOON: u64 = 5;
 
 /// The record of the Secret; none if there is none that counts.
 pub(super) type Stored = Result<Option<Record>, ApiError>;
@@ -29,7 +29,7 @@ impl TokenApi {
         let Some(object) = self.resources.get(key) else { return Err(self.missing(key)) };
         let token = readable(&object)?;
         let stored = self.reads.share(key, stored(&self.context, token)).await;
-        let found = match (&*stored, self.unsaved(key)) {
+        let found = match (&*stored, self.unsaved(key, token)) {
             (Ok(Some(stored)), Some(unsaved)) => Some(later(stored.clone(), unsaved)),
             (Ok(stored), unsaved) => unsaved.or_else(|| stored.clone()),
             (Err(_), Some(unsaved)) => Some(unsaved),
@@ -53,10 +53,12 @@ impl TokenApi {
         }
     }
 
-    /// A token that this process was given, and that no Secret is known to hold.
-    fn unsaved(&self, key: &Key) -> Option<Record> {
+    /// A token that this process was given for this very resource, and that no Secret is known to hold. That of an earlier one of
+    /// the same name, who may have been somebody else, is given only once it is stored for this one.
+    fn unsaved(&self, key: &Key, token: &VerteilToken) -> Option<Record> {
         self.context.memory.peek(key, |entry| {
-            entry.issued.as_ref().filter(|_| !entry.saved).map(|issued| issued.content.record.clone())
+            let issued = entry.issued.as_ref().filter(|issued| !entry.saved && issued.owner == token.metadata.uid)?;
+            Some(issued.content.record.clone())
         })?
     }
 

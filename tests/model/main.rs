@@ -12,6 +12,8 @@
 //! panics. Once all is mended, everything comes to rest by the operators' own timers: the Secret holds the last token, issued
 //! for the present inputs, tidy; the status is clear; another pass, also of a process just started, writes and asks nothing.
 //!
+//! A second run has tokens in memory only: one operator, whose restart is worth a token.
+//!
 //! `SEED=… MODEL_LISTS=1 cargo test --test model` repeats the list that a failure names.
 
 #![allow(
@@ -48,22 +50,31 @@ use crate::schedule::Run;
 
 /// A minute's work; `MODEL_LISTS` and `SEED` choose more and others.
 const LISTS: u64 = 10_000;
+const LISTS_IN_MEMORY: u64 = 2_500;
 const LONGEST_TRACE: usize = 250;
 const THREADS: u64 = 2;
 const SEED: u64 = 20_240_601;
 
 #[test]
 fn random_lists_of_steps_come_to_rest_and_cost_what_they_should() {
+    run_all(false, LISTS);
+}
+
+#[test]
+fn with_tokens_in_memory_only_they_do_so_too() {
+    run_all(true, LISTS_IN_MEMORY);
+}
+
+fn run_all(in_memory: bool, lists: u64) {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    let (seed, lists) = (number("SEED").unwrap_or(SEED), number("MODEL_LISTS").unwrap_or(LISTS));
+    let (seed, lists) = (number("SEED").unwrap_or(SEED), number("MODEL_LISTS").unwrap_or(lists));
     // Fails only if it was done before.
     rustls::crypto::ring::default_provider().install_default().ok();
     let threads = (0..THREADS).map(|thread| {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(run_lists(
-                (thread..lists).step_by(usize::try_from(THREADS).unwrap()).map(|n| seed.wrapping_add(n)),
-            ))
+            let seeds = (thread..lists).step_by(usize::try_from(THREADS).unwrap()).map(|n| seed.wrapping_add(n));
+            runtime.block_on(run_lists(in_memory, seeds))
         })
     });
     let threads: Vec<_> = threads.collect();
@@ -71,10 +82,10 @@ fn random_lists_of_steps_come_to_rest_and_cost_what_they_should() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-async fn run_lists(seeds: impl Iterator<Item = u64>) -> Result<(), String> {
+async fn run_lists(in_memory: bool, seeds: impl Iterator<Item = u64>) -> Result<(), String> {
     let (endpoint, issuer) = (Endpoint::start().await, Issuer::new().unwrap());
     for seed in seeds {
-        let mut run = Run::new(seed, &issuer, &endpoint);
+        let mut run = Run::new(seed, in_memory, &issuer, &endpoint);
         if let Err(why) = run_list(&mut run).await {
             // A list that finds no rest goes on for long: its beginning tells why.
             run.trace.truncate(LONGEST_TRACE);

@@ -21,6 +21,7 @@ use verteil_token_operator::lease::Leadership;
 use verteil_token_operator::memory::Memory;
 use verteil_token_operator::metrics::Metrics;
 use verteil_token_operator::reconcile::{Context, reconcile};
+use verteil_token_operator::store::Store;
 use verteil_token_operator::token::ProcessKey;
 use verteil_token_operator::wakes::Wakes;
 
@@ -73,6 +74,7 @@ pub struct Operator {
 impl Operator {
     pub fn start(
         process: u64,
+        in_memory: bool,
         issuer: &Issuer,
         clock: &Arc<ModelClock>,
         arrivals: &mpsc::UnboundedSender<Arrival>,
@@ -88,7 +90,7 @@ impl Operator {
             cluster,
             issuer: issuer.clone(),
             clock: Arc::clone(clock) as Arc<dyn Clock>,
-            store: Arc::new(verteil_token_operator::store::Store::new(false, Arc::clone(&identity), bell.clone())),
+            store: Arc::new(Store::new(in_memory, Arc::clone(&identity), bell.clone())),
             memory: Arc::new(Memory::default()),
             versions: Arc::new(Versions::new(0)),
             config_maps: Arc::new(Versions::of_config_maps(0)),

@@ -66,7 +66,9 @@ impl Run<'_> {
     pub async fn quiet(&mut self) -> Result<(), String> {
         let before = (self.server.writes, self.ledger.posts.len());
         let was = self.server.token().cloned();
-        self.launch(None);
+        if !self.in_memory {
+            self.launch(None);
+        }
         for op in 0..self.operators.len() {
             self.go_on(op, false).await?;
             while self.operators[op].stop.is_some() {
@@ -130,7 +132,10 @@ impl Run<'_> {
     fn stored(&self) -> Result<(), String> {
         let check = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
         let token = self.server.token().ok_or("no resource")?;
-        let secret = self.server.secrets.get(NAME).ok_or("no Secret")?;
+        let secret = self.kept_in().ok_or("no Secret")?;
+        let told = token.status.as_ref().and_then(|status| status.in_memory).unwrap_or_default();
+        check(self.in_memory == told, "another place than is told")?;
+        check(!self.in_memory || !self.server.secrets.contains_key(NAME), "a Secret, though nothing is to be stored")?;
         let record = self.record().ok_or("no record")?;
         let value = record.access_token().expose();
         check(self.clock.now() < record.validity().expires_at, "the token has expired")?;

@@ -44,17 +44,22 @@ pub struct Run<'a> {
     pub seal_lost: bool,
     pub tag: String,
     pub kind: Kind,
+    /// Tokens are kept in memory only, by one operator.
+    pub in_memory: bool,
     issuer: &'a Issuer,
     arrivals: mpsc::UnboundedReceiver<Arrival>,
     sender: mpsc::UnboundedSender<Arrival>,
     processes: u64,
     /// The token that the issuer gave last, and its end by the issuer's clock.
     pub given: Option<(String, Duration)>,
+    /// The token that memory held by the last look.
+    kept: Option<String>,
 }
 
 impl Kind {
-    fn of(random: &mut Random) -> Self {
-        let steps = STEPS.into_iter().filter(|_| random.chance(350)).chain([Step::Tick, Step::Tick]).collect();
+    fn of(random: &mut Random, in_memory: bool) -> Self {
+        let steps = STEPS.into_iter().filter(|step| random.chance(350) && !(in_memory && step.is_of_the_secret()));
+        let steps = steps.chain([Step::Tick, Step::Tick]).collect();
         let kind = Self {
             steps,
             length: 4 + random.below(14),
@@ -75,9 +80,9 @@ impl Kind {
 }
 
 impl<'a> Run<'a> {
-    pub fn new(seed: u64, issuer: &'a Issuer, endpoint: &Endpoint) -> Self {
+    pub fn new(seed: u64, in_memory: bool, issuer: &'a Issuer, endpoint: &Endpoint) -> Self {
         let mut random = Random::new(seed);
-        let kind = Kind::of(&mut random);
+        let kind = Kind::of(&mut random, in_memory);
         let (sender, arrivals) = mpsc::unbounded_channel();
         let tag = format!("list-{seed}");
         let url = endpoint.url(&tag, sender.clone());
@@ -101,15 +106,18 @@ impl<'a> Run<'a> {
             seal_lost: false,
             tag,
             kind,
+            in_memory,
             issuer,
             arrivals,
             sender,
             processes: 0,
             given: None,
+            kept: None,
         };
         run.make_credentials();
         run.server.create_token(spec);
-        for _ in 0..=run.random.below(2) {
+        let operators = if in_memory { 1 } else { 1 + run.random.below(2) };
+        for _ in 0..operators {
             run.launch(None);
         }
         run
@@ -139,7 +147,7 @@ impl<'a> Run<'a> {
     /// Starts a process, in the place of another or besides.
     pub fn launch(&mut self, place: Option<usize>) {
         self.processes += 1;
-        let mut operator = Operator::start(self.processes, self.issuer, &self.clock, &self.sender);
+        let mut operator = Operator::start(self.processes, self.in_memory, self.issuer, &self.clock, &self.sender);
         self.metrics.push(Arc::clone(&operator.ctx.metrics));
         // Its watches begin with lists.
         operator.cached = self.server.history.len() - 1;
@@ -167,6 +175,10 @@ impl<'a> Run<'a> {
             drop(pass.await);
         }
         self.ledger.crash(process);
+        if self.in_memory {
+            // Its token is gone.
+            self.ledger.cause();
+        }
         self.launch(Some(op));
     }
 
@@ -239,6 +251,7 @@ impl<'a> Run<'a> {
                 None => {
                     let key = Key { namespace: NAMESPACE.into(), name: NAME.into() };
                     operator.ctx.memory.forget(&key, self.clock.now());
+                    operator.ctx.store.forget(&key);
                     operator.ctx.withdraw(&key);
                 }
             }
@@ -286,6 +299,7 @@ impl<'a> Run<'a> {
                 // Of a process that has crashed.
                 Arrival::Call { .. } | Arrival::End { .. } => continue,
             }
+            self.note_kept(op);
             return Ok(());
         }
     }
@@ -316,6 +330,15 @@ impl<'a> Run<'a> {
             }
         }
         Ok(answer)
+    }
+
+    /// What a pass has written to its memory, no call tells.
+    fn note_kept(&mut self, op: usize) {
+        let kept = self.record().map(|record| record.access_token().expose().to_owned());
+        if self.in_memory && kept.is_some() && kept != self.kept {
+            self.landed(self.operators[op].process);
+        }
+        self.kept = kept;
     }
 
     /// A token that is written after its renewal point has passed is due at once.

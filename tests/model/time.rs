@@ -15,8 +15,17 @@ use crate::schedule::Run;
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 impl Run<'_> {
+    /// Where the token is kept.
+    pub fn kept_in(&self) -> Option<Secret> {
+        if self.in_memory {
+            self.operators.first()?.ctx.store.kept(self.server.token()?)
+        } else {
+            self.server.secrets.get(NAME).cloned()
+        }
+    }
+
     pub fn record(&self) -> Option<Record> {
-        let secret: &Secret = self.server.secrets.get(NAME)?;
+        let secret = self.kept_in()?;
         Record::parse(&secret.data.as_ref()?.get(Record::json_key())?.0).ok()
     }
 

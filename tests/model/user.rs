@@ -72,6 +72,22 @@ pub const STEPS: [Step; 25] = [
     Step::Restart,
 ];
 
+impl Step {
+    /// Nothing comes of it where there is no Secret.
+    pub const fn is_of_the_secret(self) -> bool {
+        matches!(
+            self,
+            Self::DeleteSecret
+                | Self::CorruptRecord
+                | Self::AlterRecord
+                | Self::DerivedKey
+                | Self::Annotation
+                | Self::Label
+                | Self::Owner
+        )
+    }
+}
+
 impl Run<'_> {
     #[expect(clippy::too_many_lines, reason = "one arm for each kind of step")]
     pub async fn step(&mut self, step: Step) -> Result<(), String> {
@@ -241,7 +257,8 @@ impl Run<'_> {
             return;
         }
         let (value, remove) = (self.renewals.to_string(), self.random.chance(500));
-        let served = self.server.secrets.get(NAME).and_then(|s| s.annotations().get(RENEWED_ANNOTATION));
+        let kept = self.kept_in();
+        let served = kept.as_ref().and_then(|secret| secret.annotations().get(RENEWED_ANNOTATION));
         if !remove && served != Some(&value) {
             self.ledger.cause();
         }
@@ -260,6 +277,10 @@ impl Run<'_> {
             self.spec = token.spec.clone();
             self.server.delete_token();
             self.ledger.remake();
+            if self.in_memory {
+                // With the resource its token goes.
+                self.ledger.cause();
+            }
             if self.random.chance(500) {
                 return;
             }

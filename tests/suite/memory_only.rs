@@ -1,5 +1,6 @@
 //! With tokens in memory only: is nothing of them ever stored, does a restart cost what is said, and nothing else anything?
 
+mod failing;
 mod switched_off;
 mod taken_over;
 

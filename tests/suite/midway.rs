@@ -1,5 +1,7 @@
 //! What becomes of a token when the world changes while it is being issued?
 
+mod made_again;
+
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;

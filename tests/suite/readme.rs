@@ -1,5 +1,7 @@
 //! Does the README say what is so, and does what it shows work? The chart's copies are looked at as well.
 
+mod token_api;
+
 use clap::CommandFactory as _;
 use jiff::{SignedDuration, Timestamp};
 use testbed::day::{HEAD, Setup};

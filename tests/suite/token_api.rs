@@ -4,6 +4,7 @@ mod abuse;
 mod callers;
 mod certificate;
 pub mod client;
+mod waiting;
 
 use std::time::Duration;
 
@@ -78,6 +79,13 @@ async fn what_is_no_token_is_told_as_a_problem() {
     problem(&api.call("GET", &world.namespace, "nobody", &bearer, "?wait=61s", &[]).await, 400);
     problem(&api.call("GET", &world.namespace, "nobody", &bearer, "?format=x", &[]).await, 400);
     problem(&api.path("/", &bearer).await, 404);
+    // A path that is no text, and names nothing that anybody could have a right to.
+    let undecodable = format!("/api/token/{}/%ff", world.namespace);
+    problem(&api.path(&undecodable, &bearer).await, 400);
+    problem(&api.path("/api/token/%ff/x", &bearer).await, 403);
+    problem(&api.path(&undecodable, "opaque").await, 401);
+    let head = api.call("HEAD", &world.namespace, "nobody", &bearer, "", &[]).await;
+    assert_eq!((head.status, head.header("allow").as_str(), head.body.as_str()), (405, "GET", ""));
 
     world.create_token("waiting", json!({"credentialsSecretRef": {"name": "nowhere"}})).await;
     world.condition("waiting", "Ready", "False", "CredentialsMissing").await;

@@ -1,13 +1,14 @@
 //! Back to Secrets: what is in memory is saved, and none is requested.
 
-use serde_json::{Value, json};
-use testbed::plain_http;
-use testbed::world::{Operator, PATIENCE};
-use testbed::{World, eventually};
+use std::time::Duration;
 
-use super::{given, start};
+use serde_json::{Value, json};
+use testbed::world::{Operator, PATIENCE, merge};
+use testbed::{Signal, World, eventually, plain_http};
+
+use super::{FLAG, given, start};
 use crate::OPERATOR;
-use crate::token_api::client;
+use crate::token_api::client::{self, TokenApi};
 
 const NAMES: [&str; 3] = ["flight", "kept", "adopted"];
 
@@ -74,41 +75,19 @@ async fn at_run_time_what_is_in_memory_is_saved() {
 #[tokio::test]
 async fn a_deployment_that_no_longer_asks_for_it_has_them_saved_at_the_end() {
     let world = World::new().await;
-    // In the namespace of the kubeconfig's context.
-    let name = format!("operator-of-{}", world.namespace);
-    let deployment = |value: &str| {
-        json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "default"},
-            "spec": {
-                "replicas": 0, "selector": {"matchLabels": {"app": name}},
-                "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{
-                    "name": "operator", "image": "registry.example/operator",
-                    "env": [{"name": "DISABLE_TOKEN_PERSISTENCE", "value": value}],
-                }]}},
-            },
-        })
-        .to_string()
-    };
-    let kubectl = async |args: &[&str], stdin: Option<&str>| {
-        world.cluster.kubectl(args, stdin).await.unwrap().succeeded();
-    };
-    let subject = format!("--serviceaccount={}:verteil-token-operator", world.namespace);
-    let (role, named) = (format!("--role={name}"), format!("--resource-name={name}"));
-    kubectl(&["create", "role", &name, "--verb=get", "--resource=deployments.apps", &named], None).await;
-    kubectl(&["create", "rolebinding", &name, &role, &subject], None).await;
-    kubectl(&["apply", "-f", "-"], Some(&deployment("true"))).await;
-    let flag = format!("--deployment-name={name}");
-    let (operator, _) = start(&world, &[&flag]).await;
+    let deployment = Deployment::new(&world, &switch("true")).await;
+    let (operator, _) = deployment.start().await;
     create_all(&world).await;
     // As it is, it is lost.
     assert_eq!(operator.terminate().await, Some(0));
     assert!(world.secrets().get_opt("flight").await.unwrap().is_none());
-    let (operator, _) = start(&world, &[&flag]).await;
+    let (operator, _) = deployment.start().await;
+    says(&operator, "the Deployment asks for tokens in memory only").await;
     for name in NAMES {
         world.status(name, "another token", |status| status.tokens_issued == Some(2)).await;
         world.ready(name).await;
     }
-    kubectl(&["apply", "-f", "-"], Some(&deployment("false"))).await;
+    deployment.apply(&switch("false")).await;
     let log = operator.process().log_file().to_owned();
     assert_eq!(operator.terminate().await, Some(0));
     for name in NAMES {
@@ -119,9 +98,119 @@ async fn a_deployment_that_no_longer_asks_for_it_has_them_saved_at_the_end() {
     let _operator = world.operator(OPERATOR, &[]).await;
     all_stored(&world).await;
     world.stays_at(6).await;
-    eventually("the Deployment to go", PATIENCE, async || {
-        let args = ["delete", "deployment,role,rolebinding", &name, "--ignore-not-found"];
-        world.cluster.kubectl(&args, None).await.map(drop).map_err(|error| error.to_string())
+    deployment.remove().await;
+}
+
+#[tokio::test]
+async fn a_switch_that_a_deployment_does_not_show_is_not_taken_for_off() {
+    let world = World::new().await;
+    // In a script, of which nothing is known at the end either.
+    let script = json!({"command": ["sh", "-c", "exec verteil-token-operator $FLAGS"]});
+    let deployment = Deployment::new(&world, &script).await;
+    let (operator, _) = deployment.start().await;
+    says(&operator, "does not say --disable-token-persistence or DISABLE_TOKEN_PERSISTENCE=true literally").await;
+    world.create_token("flight", json!({})).await;
+    world.ready("flight").await;
+    assert_eq!(operator.terminate().await, Some(0));
+    assert!(world.secrets().get_opt("flight").await.unwrap().is_none());
+    // Moved to where it does not show.
+    deployment.apply(&switch("true")).await;
+    let (operator, _) = deployment.start().await;
+    says(&operator, "the Deployment asks for tokens in memory only").await;
+    world.status("flight", "another token", |status| status.tokens_issued == Some(2)).await;
+    world.ready("flight").await;
+    deployment.apply(&json!({"envFrom": [{"configMapRef": {"name": "settings"}}]})).await;
+    assert_eq!(operator.terminate().await, Some(0));
+    assert!(world.secrets().get_opt("flight").await.unwrap().is_none());
+    deployment.remove().await;
+}
+
+#[tokio::test]
+async fn the_end_comes_in_time_though_the_apiserver_is_gone() {
+    let world = World::new().await;
+    let deployment = Deployment::new(&world, &switch("true")).await;
+    let (proxy, flag) = (world.proxy(), deployment.flag());
+    let (operator, _) = TokenApi::start_behind(&world, &proxy, &[FLAG, &flag]).await;
+    says(&operator, "the Deployment asks for tokens in memory only").await;
+    // The pass that asks ends late, and no call of the end is answered.
+    world.issuer.set_latency(Duration::from_secs(8));
+    world.create_token("flight", json!({"timeout": "15s"})).await;
+    world.issuer.wait_for_count(1, PATIENCE).await;
+    proxy.cut();
+    operator.process().signal(Signal::TERM).unwrap();
+    let end = operator.process().wait(GRACE).await;
+    assert_eq!(end.and_then(|status| status.code()), Some(0), "{}", operator.log());
+    let log = operator.log();
+    assert!(log.contains("cannot see in time") && log.contains("saving what is still in memory"), "{log}");
+    proxy.mend();
+    deployment.remove().await;
+}
+
+// --- what the tests are made of
+
+/// A pod's, after which it is killed.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// A Deployment that an operator takes for its own, in the namespace of the kubeconfig's context.
+struct Deployment<'a> {
+    world: &'a World,
+    name: String,
+}
+
+fn switch(value: &str) -> Value {
+    json!({"env": [{"name": "DISABLE_TOKEN_PERSISTENCE", "value": value}]})
+}
+
+async fn says(operator: &Operator, words: &str) {
+    eventually(&format!("a line of the log: {words}"), PATIENCE, async || {
+        let log = operator.log();
+        if log.contains(words) { Ok(()) } else { Err(log) }
     })
     .await;
+}
+
+impl<'a> Deployment<'a> {
+    /// With the right to look at it. `container` is merged into its only one.
+    async fn new(world: &'a World, container: &Value) -> Self {
+        let deployment = Self { world, name: format!("operator-of-{}", world.namespace) };
+        let name = &deployment.name;
+        let subject = format!("--serviceaccount={}:verteil-token-operator", world.namespace);
+        let (role, named) = (format!("--role={name}"), format!("--resource-name={name}"));
+        let resource = "--resource=deployments.apps";
+        deployment.kubectl(&["create", "role", name, "--verb=get", resource, &named], None).await;
+        deployment.kubectl(&["create", "rolebinding", name, &role, &subject], None).await;
+        deployment.apply(container).await;
+        deployment
+    }
+
+    async fn apply(&self, container: &Value) {
+        let name = &self.name;
+        let mut whole = json!({"name": "operator", "image": "registry.example/operator"});
+        merge(&mut whole, container.clone());
+        let deployment = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "default"},
+            "spec": {
+                "replicas": 0, "selector": {"matchLabels": {"app": name}},
+                "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [whole]}},
+            },
+        });
+        self.kubectl(&["apply", "-f", "-"], Some(&deployment.to_string())).await;
+    }
+
+    fn flag(&self) -> String {
+        format!("--deployment-name={}", self.name)
+    }
+
+    async fn start(&self) -> (Operator, TokenApi) {
+        start(self.world, &[&self.flag()]).await
+    }
+
+    async fn remove(self) {
+        let args = ["delete", "deployment,role,rolebinding", &self.name, "--ignore-not-found"];
+        self.kubectl(&args, None).await;
+    }
+
+    async fn kubectl(&self, args: &[&str], stdin: Option<&str>) {
+        self.world.cluster.kubectl(args, stdin).await.unwrap().succeeded();
+    }
 }

@@ -9,10 +9,11 @@ use verteil_token_operator::api::{IssueReason, VerteilTokenStatus};
 
 use super::{FLAG, given, start};
 use crate::OPERATOR;
+use crate::readme::block_under;
 use crate::token_api::client::{self, TokenApi};
 
 /// Waits until a Secret holds no key of ours.
-async fn is_emptied(world: &World, name: &str) -> Value {
+pub async fn is_emptied(world: &World, name: &str) -> Value {
     eventually(&format!("Secret {name} without a token"), PATIENCE, async || {
         let secret = world.secrets().get(name).await.map_err(|e| e.to_string())?;
         let keys: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key.clone()).collect();
@@ -68,6 +69,38 @@ async fn a_stored_token_is_used_to_its_end_and_its_secret_emptied() {
         world.stores(secret, &world.issuer.last_token(name).unwrap()).await;
     }
     world.stays_at(4).await;
+}
+
+#[tokio::test]
+async fn what_the_readme_lists_are_the_secrets_that_nobody_empties() {
+    let world = World::new().await;
+    let operator = world.operator(OPERATOR, &[]).await;
+    world.create_token("renamed", json!({"secret": {"name": "before"}})).await;
+    world.create_token("gone", json!({"secret": {"deletionPolicy": "Retain"}})).await;
+    for name in ["renamed", "gone"] {
+        world.ready(name).await;
+    }
+    world.change("renamed", json!({"spec": {"secret": {"name": "after"}}})).await;
+    world.stores("after", &world.issuer.last_token("renamed").unwrap()).await;
+    let settled = |status: &VerteilTokenStatus| status.former_secret_name.is_none() && status.secret_name.is_some();
+    world.status("renamed", "nothing left to do", settled).await;
+    world.kubectl(&["delete", "vt", "gone"], None).await.succeeded();
+    assert_eq!(operator.terminate().await, Some(0));
+
+    let (_operator, _api) = start(&world, &[]).await;
+    is_emptied(&world, "after").await;
+    let command = block_under("## Tokens in memory only", "sh").replace("\\\n", "");
+    let (words, path) = command.split_once('\'').unwrap();
+    let words: Vec<&str> = words.split_whitespace().skip(1).collect();
+    assert_eq!(words, ["get", "secrets", "--all-namespaces", "-o", "jsonpath="]);
+    let path = format!("jsonpath={}", path.trim_end().trim_end_matches('\''));
+    let args = [&words[..4], &[&*path]].concat();
+    let listed = world.cluster.kubectl(&args, None).await.unwrap().succeeded();
+    let mut names: Vec<&str> =
+        listed.lines().filter_map(|line| line.strip_prefix(&format!("{}/", world.namespace))).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["before", "gone"]);
+    world.stays_at(2).await;
 }
 
 #[tokio::test]

@@ -63,6 +63,26 @@ async fn reading_the_resource_or_the_secret_is_another_right() {
 }
 
 #[tokio::test]
+async fn a_right_of_the_groups_that_the_apiserver_tells_counts() {
+    let world = World::new().await;
+    let (_operator, api) = TokenApi::start(&world, &[]).await;
+    world.create_token("flight", json!({})).await;
+    world.ready("flight").await;
+    let role = ["create", "role", "all", "--verb=get", "--resource=verteiltokens.verteil.dev/token"];
+    world.kubectl(&role, None).await.succeeded();
+    let group = format!("--group=system:serviceaccounts:{}", world.namespace);
+    world.kubectl(&["create", "rolebinding", "all", "--role=all", &group], None).await.succeeded();
+    world.kubectl(&["create", "serviceaccount", "member"], None).await.succeeded();
+    let member = client::token_of(&world, "member", AUDIENCE).await;
+    eventually_gets(&api, &world, &member, "flight").await;
+    // Of another namespace, and another group.
+    let other = World::new().await;
+    other.kubectl(&["create", "serviceaccount", "member"], None).await.succeeded();
+    let stranger = client::token_of(&other, "member", AUDIENCE).await;
+    assert_eq!(api.get(&world.namespace, "flight", &stranger).await.status, 403);
+}
+
+#[tokio::test]
 async fn only_a_living_token_for_this_audience_is_accepted() {
     let world = World::new().await;
     let (operator, api) = TokenApi::start(&world, &[]).await;
