@@ -243,6 +243,7 @@ async fn a_thousand_callers_at_once_cost_one_token_few_calls_and_bounded_memory(
     assert!(count(Kind::GetSecret) < 100, "{} reads", count(Kind::GetSecret));
     let grown = peak(&operator) - before;
     println!("{given} given, {} reviews, {} reads, {grown} KiB", count(Kind::Other), count(Kind::GetSecret));
-    assert!(grown < 100 * 1024, "by {grown} KiB");
+    // 46 MiB, most of it for TLS; the chart's limit leaves room for it.
+    assert!(grown < 64 * 1024, "by {grown} KiB");
     world.stays_at(1).await;
 }
