@@ -18,10 +18,14 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::client::{self, AUDIENCE, TokenApi};
+use super::client::{self, AUDIENCE, Answered, TokenApi};
 use super::{AT_ONCE, eventually_gets};
 
 const CALLERS: usize = 1000;
+/// So many come together.
+const WAVE: usize = 100;
+/// So many wait at least: somewhat fewer than may, as on a slow machine the wait of the first ones may end.
+const MOST: usize = 700;
 /// So many that none of them waits in more calls than may.
 const ACCOUNTS: usize = 32;
 
@@ -198,6 +202,18 @@ async fn readers(world: &World) -> Vec<String> {
     stream::iter(tokens).buffered(4).collect().await
 }
 
+/// Waits for the token; again if the connection breaks, as one does whose handshake takes too long.
+async fn waits(client: TokenApi, namespace: String, bearer: String) -> Answered {
+    let mut last = None;
+    for _ in 0..5 {
+        match client.try_call("GET", &namespace, "flight", &bearer, "?wait=60s", &[]).await {
+            Ok(answer) => return answer,
+            Err(error) => last = Some(error),
+        }
+    }
+    panic!("no answer: {last:?}");
+}
+
 #[tokio::test]
 async fn a_thousand_callers_at_once_cost_one_token_few_calls_and_bounded_memory() {
     let world = World::new().await;
@@ -210,16 +226,20 @@ async fn a_thousand_callers_at_once_cost_one_token_few_calls_and_bounded_memory(
     let before = peak(&operator);
     // As pods do: from addresses of their own. Some wait for the first token, some ask again.
     let clients: Vec<_> = (0..ACCOUNTS).map(|n| api.called_from([127, 0, 3, u8::try_from(n).unwrap() + 1])).collect();
-    let calls = (0..CALLERS).map(|number| {
-        let (client, bearer) = (clients[number % ACCOUNTS].clone(), bearers[number % ACCOUNTS].clone());
-        client.spawn(&world, "flight", &bearer, "?wait=60s", &[])
-    });
-    let calls: Vec<_> = calls.collect();
-    eventually("callers that wait", PATIENCE, async || match operator.metric("verteil_token_api_waiting").await {
-        Some(waiting) if waiting >= 700.0 => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .await;
+    let mut calls = Vec::new();
+    while calls.len() < CALLERS {
+        for number in calls.len()..calls.len() + WAVE {
+            let (client, bearer) = (clients[number % ACCOUNTS].clone(), bearers[number % ACCOUNTS].clone());
+            calls.push(tokio::spawn(waits(client, world.namespace.clone(), bearer)));
+        }
+        // More at once would have to shake hands in a few seconds, which is too much for a busy machine.
+        let wanted = f64::from(u32::try_from(calls.len().min(MOST)).unwrap());
+        eventually("callers that wait", PATIENCE, async || match operator.metric("verteil_token_api_waiting").await {
+            Some(waiting) if waiting >= wanted => Ok(()),
+            other => Err(format!("{other:?} of {wanted}")),
+        })
+        .await;
+    }
     world.set_credentials("nowhere", "user", "password").await;
     let answers = join_all(calls).await;
     let token = json!(world.issuer.last_token("flight"));
@@ -235,7 +255,7 @@ async fn a_thousand_callers_at_once_cost_one_token_few_calls_and_bounded_memory(
             status => assert_eq!((status, answer.header("retry-after").is_empty()), (503, false), "{answer:?}"),
         }
     }
-    assert!(given >= 700, "{given}");
+    assert!(given >= MOST, "{given}");
     let calls = proxy.calls();
     let count = |kind: Kind| calls.iter().filter(|call| call.kind == kind).count();
     // Two before the wait, and two after it; again where the answers were too old by then.
