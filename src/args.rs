@@ -47,7 +47,7 @@ pub struct RunArgs {
     #[arg(long, env = "VERTEIL_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
     pub namespaces: Vec<String>,
 
-    /// Resources worked on at a time
+    /// Resources worked on at a time; at least twice --issuer-concurrency, so that first tokens find room to go before renewals
     #[arg(long, env = "VERTEIL_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
 
