@@ -22,6 +22,9 @@ use crate::args::LogFormat;
 /// kube logs whole answers that it cannot decode, and quotes values of them: one of them might be a Secret.
 const INDISCREET: [&str; 2] = ["kube_client::client", "kube_runtime::watcher"];
 
+/// kube's span around each pass says what the operator's own says, at greater length, and costs its formatting for each pass.
+const DOUBLED: &str = "kube_runtime::controller";
+
 /// The filter in force, which can be replaced.
 #[derive(Clone)]
 pub struct LogFilter {
@@ -57,7 +60,7 @@ pub struct FilterError {
 /// Begins to log. Can be done once in a process.
 pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<LogFilter> {
     let (layer, filter) = LogFilter::new(filter)?;
-    let logs = tracing_subscriber::registry().with(layer).with(filter_fn(is_discreet));
+    let logs = tracing_subscriber::registry().with(layer).with(filter_fn(is_wanted));
     match format {
         LogFormat::Text => {
             let text = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
@@ -78,9 +81,10 @@ where
 }
 
 /// Holds beside every filter, so that none can lift it, not even one that names a span.
-fn is_discreet(line: &Metadata<'_>) -> bool {
-    let indiscreet = INDISCREET.iter().any(|target| line.target().starts_with(target));
-    !indiscreet || *line.level() <= Level::ERROR
+fn is_wanted(line: &Metadata<'_>) -> bool {
+    let indiscreet = INDISCREET.iter().any(|target| line.target().starts_with(target)) && *line.level() > Level::ERROR;
+    let doubled = line.is_span() && line.target().starts_with(DOUBLED);
+    !indiscreet && !doubled
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
@@ -186,7 +190,7 @@ mod tests {
         let (layer, handle) = LogFilter::new(filter).unwrap();
         let writer = lines.clone();
         let logs =
-            tracing_subscriber::registry().with(layer).with(filter_fn(is_discreet)).with(json(move || writer.clone()));
+            tracing_subscriber::registry().with(layer).with(filter_fn(is_wanted)).with(json(move || writer.clone()));
         tracing::subscriber::with_default(logs, || test(&lines, &handle));
     }
 

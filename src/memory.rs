@@ -83,6 +83,8 @@ pub struct Entry {
     pub seen_claim: Option<Box<(String, Duration)>>,
     /// The resource version of our last status write: an older object is a stale one.
     pub written: Option<u64>,
+    /// A pass was given a stale object, and waits for the watch to tell of the one that was written.
+    pub waits_for_echo: bool,
     /// Writes of the Secret that were refused in a row, and when the next one may be tried.
     pub refused_writes: Option<(u32, Duration)>,
     /// Passes that failed at the apiserver in a row.
@@ -208,6 +210,22 @@ impl Memory {
     /// Works on what is remembered of `key`, if anything is.
     pub fn peek<T>(&self, key: &Key, f: impl FnOnce(&Entry) -> T) -> Option<T> {
         self.lock().of.get(key).map(|entry| f(entry))
+    }
+
+    /// Whether the pass is to wait, since its object, of version `given`, is older than the status that this process wrote last.
+    pub fn is_stale(&self, key: &Key, given: Option<u64>) -> bool {
+        let mut entries = self.lock();
+        let Some((entry, given)) = entries.of.get_mut(key).zip(given) else { return false };
+        entry.waits_for_echo = entry.written.is_some_and(|written| given < written);
+        entry.waits_for_echo
+    }
+
+    /// Whether version `told` of a resource, of which the watch tells, is the status that this process wrote last. Then it is no
+    /// news: the pass that wrote it knows all of it, unless a later one was given a stale object and waits to be told.
+    pub fn is_echo(&self, key: &Key, told: Option<u64>) -> bool {
+        let mut entries = self.lock();
+        let Some(entry) = entries.of.get_mut(key) else { return false };
+        told.is_some() && entry.written == told && !std::mem::take(&mut entry.waits_for_echo)
     }
 
     /// Whether this is the first look at `key`.

@@ -46,7 +46,7 @@ pub(crate) async fn pass(object: Arc<Tokens>, context: Arc<Context>) -> Result<A
     let started = context.clock.elapsed();
     let pass = async {
         context.stop.run_until_cancelled(context.listed()).await;
-        match &object.0 {
+        match object.get() {
             Ok(token) => reconcile(token, &context).await.map_err(PassError::from),
             Err(invalid) => {
                 tracing::warn!(error = invalid.error, "the resource cannot be read and is left alone");

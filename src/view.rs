@@ -69,7 +69,7 @@ impl TokenView {
     #[must_use]
     pub fn of(object: &Tokens, memory: &Memory, now: Timestamp) -> Self {
         let Key { namespace, name } = Key::of(object);
-        let Ok(token) = &object.0 else {
+        let Ok(token) = object.get() else {
             let (token_info, reason) = (TokenInfo::default(), "Undecodable");
             return Self { namespace, name, token_available: false, token_info, renewal: None, reason, source: None };
         };

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::RunArgs;
 use crate::clock::Clock;
-use crate::cluster::{Change, Listed, Tokens, bells, tokens};
+use crate::cluster::{Change, Listed, News, Tokens, bells, number, tokens};
 use crate::memory::Key;
 use crate::pass::{error_policy, pass};
 use crate::reconcile::{Context, settled_until};
@@ -115,7 +115,7 @@ pub(crate) async fn work(
 }
 
 /// What the watch of `scope` tells, for whoever has to know before the queue does.
-fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) {
+fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) -> News {
     let gone = |key: &Key| {
         context.withdraw(key);
         context.forget(key);
@@ -128,10 +128,12 @@ fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) {
                 context.count_unsaved();
             }
             context.wakes.ring(&key);
+            if context.memory.is_echo(&key, number(&token.metadata)) { News::No } else { News::Yes }
         }
         Change::Gone(key) => {
             gone(key);
             context.wakes.ring(key);
+            News::Yes
         }
         Change::Listed(listed) => {
             let known = context.rivals.known(scope);
@@ -140,6 +142,7 @@ fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) {
             for key in &known {
                 context.wakes.ring(key);
             }
+            News::Yes
         }
     }
 }
@@ -149,7 +152,7 @@ fn announce_reuse(watched: &Resources, context: &Context) {
     let (mut resources, mut valid, mut undecodable) = (0_usize, 0_usize, 0_usize);
     for object in watched.all() {
         resources += 1;
-        let Ok(token) = &object.0 else {
+        let Ok(token) = object.get() else {
             undecodable += 1;
             continue;
         };

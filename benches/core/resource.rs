@@ -98,7 +98,7 @@ fn context(token: &VerteilToken, now: Timestamp) -> Context {
 
 /// The settled resource: its renewal point is that of its seal.
 fn settled() -> VerteilToken {
-    let mut token = serde_json::from_str::<Tokens>(TOKEN).unwrap().0.unwrap();
+    let mut token = serde_json::from_str::<Tokens>(TOKEN).unwrap().get().unwrap().clone();
     let renew_before = token.spec.renew_before.signed();
     let status = token.status.as_mut().unwrap();
     let time = |time: &Option<Time>| time.as_ref().unwrap().0;
@@ -139,6 +139,6 @@ pub fn resource(c: &mut Criterion) {
         versions
     });
     drop(many);
-    let object = Tokens(Ok(token));
+    let object = Tokens::of(token);
     measure(c, "resource: view", || TokenView::of(black_box(&object), &context.memory, now));
 }

@@ -1,19 +1,22 @@
 //! The calls. Answers are reduced to what is needed, so that a token is not carried where nobody asked for it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::ACCEPT;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{GetParams, PostParams};
 use kube::core::{ObjectMeta, Request};
 use kube::{Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::ApiError;
+use super::decode::{BellMeta, Object};
 use crate::api::{MANAGER, ObjectVersion, VerteilToken, VerteilTokenSpec, VerteilTokenStatus};
 use crate::memory::Key;
 use crate::secret::confidential;
@@ -32,6 +35,13 @@ pub struct Cluster {
 #[derive(Deserialize)]
 struct MetadataOnly {
     metadata: ObjectMeta,
+}
+
+/// Of a Secret that is only read: its data, and which version holds it.
+#[derive(Deserialize)]
+struct DataOnly {
+    metadata: BellMeta,
+    data: Option<BTreeMap<String, ByteString>>,
 }
 
 /// A VerteilToken as its status is written: no more of it than the apiserver looks at, and no copy.
@@ -70,6 +80,17 @@ impl Cluster {
         absent_as_none(self.send(call, request).await)
     }
 
+    /// Reads a Secret of which only the data is of interest, live: without labels, annotations and who wrote what.
+    pub async fn data(&self, key: &Key) -> Result<Option<Secret>, ApiError> {
+        let request = resource::<Secret>(&key.namespace).get(&key.name, &GetParams::default());
+        let read = self.send::<DataOnly>("get Secret", request).await;
+        absent_as_none(read.map(|DataOnly { metadata, data }| Secret {
+            metadata: metadata.into(),
+            data,
+            ..Secret::default()
+        }))
+    }
+
     /// Reads a ConfigMap, live.
     pub async fn config_map(&self, key: &Key) -> Result<Option<ConfigMap>, ApiError> {
         let call = "get ConfigMap";
@@ -81,12 +102,12 @@ impl Cluster {
     pub async fn token(&self, key: &Key) -> Result<Option<VerteilToken>, ApiError> {
         let call = "get VerteilToken";
         let request = resource::<VerteilToken>(&key.namespace).get(&key.name, &GetParams::default());
-        absent_as_none(self.send(call, request).await)
+        absent_as_none(self.send::<Object>(call, request).await.map(VerteilToken::from))
     }
 
     /// Writes a Secret: creates it, or replaces the version that it carries.
     ///
-    /// Guarantees: somebody else's change since the read is a `Conflict`, never overwritten.
+    /// Guarantees: somebody else's change since the read is a `Conflict`, never overwritten. A dry run returns no metadata.
     pub async fn write_secret(&self, secret: &Secret, dry_run: bool) -> Result<ObjectMeta, ApiError> {
         let mut secret = secret.clone();
         // Left out, the apiserver keeps its own.
@@ -104,9 +125,14 @@ impl Cluster {
             request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ONLY));
             request
         });
-        let written = self.send::<MetadataOnly>(call, request).await;
+        // Who wrote what, and all else of it, is of interest once it is written.
+        let written = if dry_run {
+            self.send::<IgnoredAny>(call, request).await.map(|_| ObjectMeta::default())
+        } else {
+            self.send::<MetadataOnly>(call, request).await.map(|object| object.metadata)
+        };
         // An admission policy may quote what it refuses.
-        written.map(|object| object.metadata).map_err(|error| error.hiding(confidential(&secret)))
+        written.map_err(|error| error.hiding(confidential(&secret)))
     }
 
     /// Replaces the status of the version of `token` that was read. Returns what the apiserver holds now.
@@ -131,14 +157,14 @@ impl Cluster {
             &params,
             body,
         );
-        self.send("update VerteilToken status", request).await
+        self.send::<Object>("update VerteilToken status", request).await.map(VerteilToken::from)
     }
 
     /// Posts an event.
     pub async fn post_event(&self, event: &Event) -> Result<(), ApiError> {
         let body = serde_json::to_vec(event).unwrap_or_default();
         let request = resource::<Event>(&event.namespace().unwrap_or_default()).create(&PostParams::default(), body);
-        self.send::<MetadataOnly>("create Event", request).await.map(drop)
+        self.send::<IgnoredAny>("create Event", request).await.map(drop)
     }
 
     pub(super) async fn send<T: DeserializeOwned>(

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -24,8 +25,10 @@ const OWN_ANNOTATIONS: &str = "verteil.dev/";
 ///
 /// Unlike [`kube::core::DeserializeGuard`] it builds no tree of each object first. It keeps the text, which only serde_json can
 /// give: so it is decoded by that alone, and in a watch event `type` has to come before `object`, as the apiserver writes it.
+///
+/// A clone is the same object: kube's reflector keeps one of each that passes.
 #[derive(Clone, Debug)]
-pub struct Tokens(pub Result<VerteilToken, InvalidObject>);
+pub struct Tokens(Arc<Result<VerteilToken, InvalidObject>>);
 
 /// An object of kind `K` of which only the version matters: its name, uid and resource version.
 pub struct Bell<K> {
@@ -33,9 +36,9 @@ pub struct Bell<K> {
     kind: PhantomData<fn() -> K>,
 }
 
-/// A VerteilToken as it comes.
+/// A VerteilToken as it comes, of which only what is looked at is decoded.
 #[derive(Deserialize)]
-struct Object {
+pub(super) struct Object {
     #[serde(default)]
     metadata: TokenMeta,
     spec: VerteilTokenSpec,
@@ -66,26 +69,45 @@ struct TokenMeta {
 /// Of the metadata of an object that is only a bell.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct BellMeta {
+pub(super) struct BellMeta {
     name: Option<String>,
     namespace: Option<String>,
     uid: Option<String>,
     resource_version: Option<String>,
 }
 
+// === impl Object ===
+
+impl From<Object> for VerteilToken {
+    fn from(Object { metadata, spec, status }: Object) -> Self {
+        Self { metadata: metadata.into(), spec, status }
+    }
+}
+
 // === impl Tokens ===
+
+impl Tokens {
+    /// A resource that can be read.
+    #[must_use]
+    pub fn of(token: VerteilToken) -> Self {
+        Self(Arc::new(Ok(token)))
+    }
+
+    /// The resource, or what is known of one that cannot be read.
+    pub fn get(&self) -> Result<&VerteilToken, &InvalidObject> {
+        self.0.as_ref().as_ref()
+    }
+}
 
 impl<'de> Deserialize<'de> for Tokens {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
         let error = match serde_json::from_str::<Object>(text.get()) {
-            Ok(Object { metadata, spec, status }) => {
-                return Ok(Self(Ok(VerteilToken { metadata: metadata.into(), spec, status })));
-            }
+            Ok(object) => return Ok(Self::of(object.into())),
             Err(error) => error,
         };
         let metadata = serde_json::from_str::<MetadataOnly<TokenMeta>>(text.get()).map_err(D::Error::custom)?.metadata;
-        Ok(Self(Err(InvalidObject { error: without_place(&error), metadata: metadata.into() })))
+        Ok(Self(Arc::new(Err(InvalidObject { error: without_place(&error), metadata: metadata.into() }))))
     }
 }
 
@@ -110,11 +132,11 @@ impl Resource for Tokens {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        self.0.as_ref().map_or_else(|invalid| &invalid.metadata, VerteilToken::meta)
+        self.get().map_or_else(|invalid| &invalid.metadata, VerteilToken::meta)
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.0.as_mut().map_or_else(|invalid| &mut invalid.metadata, VerteilToken::meta_mut)
+        Arc::make_mut(&mut self.0).as_mut().map_or_else(|invalid| &mut invalid.metadata, VerteilToken::meta_mut)
     }
 }
 
@@ -122,8 +144,7 @@ impl Resource for Tokens {
 
 impl<'de, K> Deserialize<'de> for Bell<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let BellMeta { name, namespace, uid, resource_version } = MetadataOnly::deserialize(deserializer)?.metadata;
-        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
+        let metadata = MetadataOnly::<BellMeta>::deserialize(deserializer)?.metadata.into();
         Ok(Self { metadata, kind: PhantomData })
     }
 }
@@ -171,6 +192,14 @@ impl<K: Resource<DynamicType = ()>> Resource for Bell<K> {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
+    }
+}
+
+// === impl BellMeta ===
+
+impl From<BellMeta> for ObjectMeta {
+    fn from(BellMeta { name, namespace, uid, resource_version }: BellMeta) -> Self {
+        Self { name, namespace, uid, resource_version, ..Self::default() }
     }
 }
 
@@ -284,7 +313,7 @@ mod tests {
         wanted.metadata.labels = None;
         wanted.annotations_mut().retain(|name, _| name == "verteil.dev/renew");
         assert_ne!(whole, wanted);
-        assert_eq!(token.0.as_ref().unwrap(), &wanted);
+        assert_eq!(token.get().unwrap(), &wanted);
     }
 
     #[test]
@@ -299,17 +328,17 @@ mod tests {
         let tokens = list(&objects);
         let names: Vec<String> = tokens.iter().map(kube::ResourceExt::name_any).collect();
         assert_eq!(names, ["negative", "flight", "hollow", "none"]);
-        assert!(tokens[1].0.is_ok());
+        assert!(tokens[1].get().is_ok());
         for token in [&tokens[0], &tokens[2], &tokens[3]] {
-            let invalid = token.0.as_ref().unwrap_err();
+            let invalid = token.get().unwrap_err();
             assert_eq!(
                 (invalid.metadata.namespace.as_deref(), invalid.metadata.uid.as_deref()),
                 (Some("search"), Some("u"))
             );
             assert!(!invalid.error.contains(" at line "), "{}", invalid.error);
         }
-        assert!(tokens[0].0.as_ref().unwrap_err().error.contains("write whole numbers with the units h, m or s"));
-        assert_eq!(tokens[2].0.as_ref().unwrap_err().error, "missing field `credentialsSecretRef`");
+        assert!(tokens[0].get().unwrap_err().error.contains("write whole numbers with the units h, m or s"));
+        assert_eq!(tokens[2].get().unwrap_err().error, "missing field `credentialsSecretRef`");
     }
 
     #[test]
@@ -319,7 +348,7 @@ mod tests {
             let WatchEvent::Modified(token) = serde_json::from_str::<WatchEvent<Tokens>>(&line).unwrap() else {
                 unreachable!("modified")
             };
-            assert_eq!((token.0.is_ok(), token.name_any().as_str()), (what == "good", "flight"));
+            assert_eq!((token.get().is_ok(), token.name_any().as_str()), (what == "good", "flight"));
         }
         let error = r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"too old","reason":"Expired","code":410}}"#;
         let WatchEvent::Error(status) = serde_json::from_str::<WatchEvent<Tokens>>(error).unwrap() else {

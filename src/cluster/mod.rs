@@ -18,6 +18,5 @@ pub use error::ApiError;
 pub use events::{Events, Note, Severity};
 pub use occurrence::Occurrence;
 pub use rivals::Rivals;
-pub(crate) use versions::is_as_new_as;
-pub use versions::{Seen, Versions};
-pub use watch::{Change, Listed, bells, tokens};
+pub use versions::{Seen, Versions, number};
+pub use watch::{Change, Listed, News, bells, tokens};

@@ -4,7 +4,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
-use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use tokio::sync::watch;
 
@@ -263,7 +262,8 @@ fn key_of(meta: &ObjectMeta) -> Option<Key> {
     Some(Key { namespace: meta.namespace.clone()?, name: meta.name.clone()? })
 }
 
-/// Whether the object that was read is at least as new as version `written` of it.
-pub(crate) fn is_as_new_as(token: &VerteilToken, written: u64) -> bool {
-    token.resource_version().and_then(|v| v.parse::<u64>().ok()).is_none_or(|version| version >= written)
+/// The version of an object as a number, which grows (API concepts, "Resource versions"); none if it cannot be compared.
+#[must_use]
+pub fn number(meta: &ObjectMeta) -> Option<u64> {
+    meta.resource_version.as_ref()?.parse().ok()
 }

@@ -34,13 +34,22 @@ pub enum Change<'a> {
     Listed(&'a HashSet<Key>),
 }
 
+/// Whether a change is to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It is.
+    Yes,
+    /// This process made it, and has looked.
+    No,
+}
+
 /// The resources of `namespace`, or of all: a store, the stream that fills it and tells of changes, and whether it is full.
-/// `told` is called with each change, before the stream tells of it.
+/// `told` is called with each change, before the stream tells of it; of what `told` calls no news it does not tell.
 pub fn tokens(
     client: Client,
     namespace: Option<&str>,
     metrics: Arc<Metrics>,
-    told: impl Fn(Change<'_>) + Send + 'static,
+    told: impl Fn(Change<'_>) -> News + Send + 'static,
 ) -> (Store<Tokens>, impl Stream<Item = Result<Tokens, watcher::Error>> + Send + 'static, Listed) {
     let (reader, writer) = reflector::store();
     let (full, listed) = tokio::sync::watch::channel(false);
@@ -54,19 +63,30 @@ pub fn tokens(
                 undecodable.count(event, &counts);
             }
         })
-        .inspect(move |event| match event {
-            Ok(Event::Init) => listing.clear(),
-            Ok(Event::InitApply(token)) => {
-                listing.insert(Key::of(token));
-                token.0.iter().for_each(|token| told(Change::Exists(token)));
-            }
-            Ok(Event::Apply(token)) => token.0.iter().for_each(|token| told(Change::Exists(token))),
-            Ok(Event::Delete(token)) => told(Change::Gone(&Key::of(token))),
-            Ok(Event::InitDone) => {
-                told(Change::Listed(&std::mem::take(&mut listing)));
-                full.send_replace(true);
-            }
-            Err(error) => complain("VerteilToken", error, &metrics),
+        .filter(move |event| {
+            let exists = |token: &Tokens| token.get().map_or(News::Yes, |token| told(Change::Exists(token)));
+            let news = match event {
+                Ok(Event::Init) => {
+                    listing.clear();
+                    News::Yes
+                }
+                Ok(Event::InitApply(token)) => {
+                    listing.insert(Key::of(token));
+                    exists(token)
+                }
+                Ok(Event::Apply(token)) => exists(token),
+                Ok(Event::Delete(token)) => told(Change::Gone(&Key::of(token))),
+                Ok(Event::InitDone) => {
+                    let news = told(Change::Listed(&std::mem::take(&mut listing)));
+                    full.send_replace(true);
+                    news
+                }
+                Err(error) => {
+                    complain("VerteilToken", error, &metrics);
+                    News::Yes
+                }
+            };
+            future::ready(news == News::Yes)
         })
         .applied_objects()
         // Reported above; the stream goes on by itself.
@@ -145,12 +165,12 @@ impl Undecodable {
         match event {
             Event::Init => self.listing.clear(),
             Event::InitApply(token) => {
-                if token.0.is_err() {
+                if token.get().is_err() {
                     self.listing.insert(Key::of(token));
                 }
             }
             Event::InitDone => self.known = std::mem::take(&mut self.listing),
-            Event::Apply(token) if token.0.is_err() => {
+            Event::Apply(token) if token.get().is_err() => {
                 self.known.insert(Key::of(token));
             }
             Event::Apply(token) | Event::Delete(token) => {

@@ -119,7 +119,7 @@ impl fmt::Debug for ResourceMetrics {
 fn encode_gauge(encoder: &mut DescriptorEncoder, gauge: &Gauge, all: &[Arc<Tokens>], now: Timestamp) -> fmt::Result {
     let Gauge { name, help, unit, value } = gauge;
     let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
-    for token in all.iter().filter_map(|object| object.0.as_ref().ok()) {
+    for token in all.iter().filter_map(|object| object.get().ok()) {
         let nothing = VerteilTokenStatus::default();
         if let Some(value) = value(token, token.status.as_ref().unwrap_or(&nothing), now) {
             metric.encode_family(&labels(token))?.encode_gauge(&value)?;
@@ -132,7 +132,7 @@ fn encode_gauge(encoder: &mut DescriptorEncoder, gauge: &Gauge, all: &[Arc<Token
 fn encode_issued(encoder: &mut DescriptorEncoder, all: &[Arc<Tokens>]) -> fmt::Result {
     let help = "Tokens issued for the resource, as its status counts them: over restarts of the operator.";
     let mut metric = encoder.encode_descriptor("issued", help, None, MetricType::Counter)?;
-    for token in all.iter().filter_map(|object| object.0.as_ref().ok()) {
+    for token in all.iter().filter_map(|object| object.get().ok()) {
         let issued = token.status.as_ref().and_then(|status| u64::try_from(status.tokens_issued?).ok());
         let issued = issued.unwrap_or_default();
         metric.encode_family(&labels(token))?.encode_counter::<NoLabelSet, u64, f64>(&issued, None)?;
@@ -144,7 +144,7 @@ fn encode_state(encoder: &mut DescriptorEncoder, all: &[Arc<Tokens>]) -> fmt::Re
     let help = "1, with the reason of what is in the way of the resource, or else of its condition Ready.";
     let mut metric = encoder.encode_descriptor("state", help, None, MetricType::Gauge)?;
     for object in all {
-        let (namespace, name, reason) = match &object.0 {
+        let (namespace, name, reason) = match object.get() {
             Ok(token) => {
                 let reason = token.status.as_ref().and_then(reason).map_or(UNKNOWN, Reason::as_str);
                 (token.metadata.namespace.as_deref(), token.metadata.name.as_deref(), reason)

@@ -33,7 +33,7 @@ impl Pass<'_> {
                 let secret = if source.name == self.token.spec.credentials_secret_ref.name {
                     credentials
                 } else {
-                    other = self.ctx.cluster.secret(&key).await?;
+                    other = self.ctx.cluster.data(&key).await?;
                     self.ctx.versions.note(&key, other.as_ref().map(|secret| &secret.metadata));
                     other.as_ref()
                 };

@@ -87,7 +87,7 @@ impl Pass<'_> {
     async fn fetch_by(&self, assumed_absent: bool) -> Result<Fetched, ApiError> {
         let spec = &self.token.spec;
         let credentials_key = self.key.beside(&spec.credentials_secret_ref.name);
-        let credentials = self.ctx.cluster.secret(&credentials_key).await?;
+        let credentials = self.ctx.cluster.data(&credentials_key).await?;
         self.ctx.versions.note(&credentials_key, credentials.as_ref().map(|s| &s.metadata));
         let authority = self.fetch_authority(credentials.as_ref()).await?;
         let secret = if assumed_absent { None } else { self.fetch_secret().await? };

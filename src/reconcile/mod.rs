@@ -43,7 +43,7 @@ pub use settled::settled_until;
 
 use crate::api::VerteilToken;
 use crate::clock::Clock;
-use crate::cluster::{ApiError, Cluster, Events, Rivals, Versions};
+use crate::cluster::{ApiError, Cluster, Events, Rivals, Versions, number};
 use crate::decide::{Decision, Trouble, decide};
 use crate::issuer::{AllowedHosts, Issuer, Limits, Permits, Reach};
 use crate::lease::Leadership;
@@ -236,8 +236,7 @@ impl Drop for Ends<'_> {
 }
 
 async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Result<Next, ApiError> {
-    let stale = |written: u64| !crate::cluster::is_as_new_as(token, written);
-    if ctx.memory.peek(key, |entry| entry.written.is_some_and(stale)).unwrap_or_default() {
+    if ctx.memory.is_stale(key, number(&token.metadata)) {
         return Ok(Next::Look(Action::requeue(STALE_SLEEP)));
     }
     if let Some(until) = settled_until(token, ctx) {

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::ResourceExt;
 
 use super::Pass;
 use super::look::View;
 use crate::api::VerteilTokenStatus;
-use crate::cluster::{ApiError, Occurrence};
+use crate::cluster::{ApiError, Occurrence, number};
 use crate::decide::{
     Failures, Place, Reason, Report, Standing, Stored, Trouble, condition, held_by_account, next_status,
     unscheduled_after, wants_saving,
@@ -101,7 +100,7 @@ impl Pass<'_> {
     /// Replaces the status, and says what has changed.
     pub(super) async fn put_status(&mut self, status: VerteilTokenStatus) -> Result<(), ApiError> {
         let written = self.ctx.cluster.write_status(&self.token, &status).await?;
-        let version = written.resource_version().and_then(|v| v.parse().ok());
+        let version = number(&written.metadata);
         self.ctx.memory.with(&self.key, |entry| (entry.written, entry.clock_offset) = (version, None));
         let before = std::mem::replace(&mut self.token, written);
         self.confirmed = true;

@@ -74,7 +74,7 @@ impl TokenApi {
 }
 
 fn readable(object: &Tokens) -> Result<&VerteilToken, Problem> {
-    object.0.as_ref().map_err(|_| {
+    object.get().map_err(|_| {
         let detail = "the VerteilToken cannot be read: its spec is not of the expected form";
         Problem::later(StatusCode::SERVICE_UNAVAILABLE, SOON, detail).because("Undecodable")
     })

@@ -5,12 +5,14 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kube::ResourceExt;
-use verteil_token_operator::api::{RENEW_ANNOTATION, RENEWED_ANNOTATION};
+use verteil_token_operator::api::{RENEW_ANNOTATION, RENEWED_ANNOTATION, VerteilToken};
 use verteil_token_operator::clock::Clock;
+use verteil_token_operator::cluster::number;
 use verteil_token_operator::decide::condition;
+use verteil_token_operator::memory::Key;
 use verteil_token_operator::metrics::Exposition;
 
-use crate::apiserver::NAME;
+use crate::apiserver::{NAME, NAMESPACE};
 use crate::schedule::Run;
 use crate::user::CREDENTIALS;
 
@@ -26,12 +28,12 @@ impl Run<'_> {
         loop {
             self.collect();
             let elapsed = self.clock.elapsed();
-            let version = self.server.version();
             let moves: Vec<usize> = (0..self.operators.len())
                 .filter(|op| {
+                    let news = self.has_news(*op);
                     let operator = &self.operators[*op];
                     let due = operator.wake.is_some_and(|wake| wake <= elapsed);
-                    operator.stop.is_some() || operator.seen != Some(version) || due
+                    operator.stop.is_some() || news || due
                 })
                 .collect();
             if !moves.is_empty() {
@@ -60,6 +62,28 @@ impl Run<'_> {
             let wake = wake.ok_or_else(|| format!("nobody will look again: {why}"))?;
             self.let_pass(wake.checked_sub(elapsed).unwrap().max(Duration::from_millis(1))).await?;
         }
+    }
+
+    /// Whether something has changed that `op` has not seen and would be rung for. Its own writes of the status are told to it
+    /// too, and ring only where the operator says so.
+    fn has_news(&mut self, op: usize) -> bool {
+        let version = self.server.version();
+        let operator = &mut self.operators[op];
+        if operator.seen == Some(version) {
+            return false;
+        }
+        let untold = self.server.history.get(operator.cached + 1..).unwrap_or_default();
+        if operator.stop.is_some() || untold.is_empty() || operator.told != self.server.secret_events.len() {
+            return true;
+        }
+        let key = Key { namespace: NAMESPACE.into(), name: NAME.into() };
+        let echo = |token: &VerteilToken| operator.ctx.memory.is_echo(&key, number(&token.metadata));
+        if !untold.iter().all(|token| token.as_ref().is_some_and(echo)) {
+            return true;
+        }
+        operator.cached += untold.len();
+        operator.seen = Some(version);
+        false
     }
 
     /// Another pass of everybody, and of a process that was just started, costs nothing.
