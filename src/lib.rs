@@ -19,6 +19,7 @@
 pub mod api;
 pub mod args;
 pub mod ca;
+pub mod client;
 pub mod clock;
 pub mod cluster;
 pub mod credentials;

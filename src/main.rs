@@ -1,8 +1,11 @@
 //! The operator's binary.
 
-use std::alloc::System;
+#[cfg(not(all(target_env = "musl", target_arch = "x86_64")))]
+use std::alloc::System as Allocator;
 
 use clap::Parser;
+#[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+use tikv_jemallocator::Jemalloc as Allocator;
 use verteil_token_operator::api;
 use verteil_token_operator::args::{Cli, Command};
 use verteil_token_operator::ready::ready;
@@ -20,7 +23,7 @@ use zeroizing_alloc::ZeroAlloc;
 /// connection; stacks, where no secret was found; the kernel's buffers, swap and core dumps. A test of the suite
 /// (`leak/memory.rs`) reads the memory of the running process.
 #[global_allocator]
-static WIPING: ZeroAlloc<System> = ZeroAlloc(System);
+static WIPING: ZeroAlloc<Allocator> = ZeroAlloc(Allocator);
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();

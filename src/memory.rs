@@ -153,7 +153,7 @@ pub struct Failed {
     /// When the next one may go out.
     pub next_attempt: Timestamp,
     /// What it was made with.
-    pub attempted: Option<Attempted>,
+    pub attempted: Option<Box<Attempted>>,
 }
 
 /// What an attempt was made with.

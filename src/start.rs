@@ -1,26 +1,20 @@
 //! From the command line to a running operator: logs, client, signals.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use kube::client::ClientBuilder;
-use kube::{Client, Config};
+use kube::Config;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tower::timeout::TimeoutLayer;
 
 use crate::args::RunArgs;
+use crate::client::client;
 use crate::clock::SystemClock;
 use crate::logs;
 use crate::panics::log_panics;
 use crate::run::{Listeners, run};
 use crate::serve::{listen, listen_for_debugging};
 use crate::tokenapi::TokenListener;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time to the head of an answer, also of a watch.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Runs the operator until SIGTERM or SIGINT; a second signal ends it at once.
 pub fn start(args: &RunArgs) -> anyhow::Result<()> {
@@ -38,23 +32,6 @@ pub fn start(args: &RunArgs) -> anyhow::Result<()> {
         let debug = listen_for_debugging(args.debug_listen).await.map(|listener| (listener, log_filter));
         run(client(config)?, args, Arc::new(SystemClock), Listeners { http, debug, token }, stop).await
     })
-}
-
-/// A client for `config` without retries of its own, and with time-outs.
-pub fn client(mut config: Config) -> anyhow::Result<Client> {
-    // A retry in the client would repeat a write that nobody decided on.
-    config.default_retry = false;
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    // HTTPS_PROXY is for token requests. With a kubeconfig kube would take it for the apiserver too, wherever NO_PROXY leads.
-    if config.proxy_url.is_some() && config.proxy_url == proxy_of_environment() {
-        config.proxy_url = None;
-    }
-    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT)).build())
-}
-
-fn proxy_of_environment() -> Option<http::Uri> {
-    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    set("HTTPS_PROXY").or_else(|| set("https_proxy"))?.parse().ok()
 }
 
 /// Installs the one crypto provider. Doing it twice is harmless.

@@ -70,7 +70,7 @@ pub struct VerteilTokenSpec {
     /// trusted then: whoever wants the system's as well adds them to the bundle. It is no input of the token: whatever becomes
     /// of it, a stored token stays, and the next request is made with what stands there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_bundle_ref: Option<CaBundleRef>,
+    pub ca_bundle_ref: Option<Box<CaBundleRef>>,
 
     /// How long one token request may take as a whole, from 1s to 15s.
     #[serde(default = "default_timeout")]

@@ -8,6 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The observed state of a VerteilToken. It can be deleted at any time without costing a token.
+///
+/// One of each resource is kept in memory: what is large and seldom there is on the heap.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VerteilTokenStatus {
@@ -73,10 +75,10 @@ pub struct VerteilTokenStatus {
     pub next_attempt_time: Option<Time>,
     /// What the last failed attempt was made with, or would have been: a change of it ends the wait, once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempted: Option<Attempted>,
+    pub attempted: Option<Box<Attempted>>,
     /// Who is about to request a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub claim: Option<Claim>,
+    pub claim: Option<Box<Claim>>,
     /// The value of the annotation verteil.dev/renew that was served last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_renew_request: Option<String>,
@@ -85,7 +87,7 @@ pub struct VerteilTokenStatus {
     pub verified: Option<Verified>,
     /// What the workloads of spec.rolloutRestart know of the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rollout_restart: Option<RolloutRestart>,
+    pub rollout_restart: Option<Box<RolloutRestart>>,
 }
 
 /// Why a token was requested.

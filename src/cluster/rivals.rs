@@ -54,7 +54,8 @@ impl Rivals {
         let mut concerned = inner.remove(&key);
         let secret = key.beside(&name);
         let created = token.creation_timestamp().map(|time| time.0);
-        let rivals = inner.named_by.entry(secret.clone()).or_default();
+        // Nearly always it is the only one: a vector that grows by itself begins with room for four.
+        let rivals = inner.named_by.entry(secret.clone()).or_insert_with(|| Vec::with_capacity(1));
         concerned.extend(rivals.iter().map(|rival| secret.beside(&rival.name)));
         let rival = Rival { created, name: key.name.clone() };
         let place = rivals.partition_point(|other| *other < rival);

@@ -105,7 +105,9 @@ impl Versions {
             return;
         }
         for name in &names {
-            inner.named_by.entry(key.beside(name)).or_default().push(key.name.clone());
+            // Most are named once: a vector that grows by itself begins with room for four.
+            let named_by = inner.named_by.entry(key.beside(name)).or_insert_with(|| Vec::with_capacity(1));
+            named_by.push(key.name.clone());
         }
         inner.names.insert(key, names);
         drop(inner);

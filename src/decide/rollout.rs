@@ -153,7 +153,7 @@ fn keep(status: &mut VerteilTokenStatus, facts: &RolloutFacts<'_>, now: Timestam
 
 fn remember(status: &mut VerteilTokenStatus, token: &AccessToken, missing: Vec<String>) {
     let token_fingerprint = TokenFingerprint::of(token).as_str().to_owned();
-    status.rollout_restart = Some(RolloutRestart { token_fingerprint, missing });
+    status.rollout_restart = Some(Box::new(RolloutRestart { token_fingerprint, missing }));
 }
 
 fn say(

@@ -33,12 +33,12 @@ impl Pass<'_> {
             Standing::Troubled,
         );
         let mut status = self.next(view, standing);
-        status.claim = Some(Claim {
+        status.claim = Some(Box::new(Claim {
             id: id.clone(),
             holder: self.ctx.identity.to_string(),
             started_at: Time(self.ctx.clock.now()),
             seconds,
-        });
+        }));
         // Remembered before it is sent: if the answer is lost, the claim is found our own.
         self.ctx.memory.with(&self.key, |entry| entry.claim = Some(own));
         match self.put_status(status).await {

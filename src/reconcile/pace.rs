@@ -117,13 +117,13 @@ impl Pass<'_> {
     }
 
     /// The same for the status: by versions.
-    pub(super) fn attempted(&self, fetched: &Fetched) -> Option<Attempted> {
-        Some(Attempted {
+    pub(super) fn attempted(&self, fetched: &Fetched) -> Option<Box<Attempted>> {
+        Some(Box::new(Attempted {
             generation: self.token.metadata.generation?,
             credentials: fetched.credentials.clone()?,
             ca: fetched.authority.version.clone(),
             renew_request: self.renew_request(),
-        })
+        }))
     }
 
     /// The value of verteil.dev/renew, or the one that was tried last: taken away and written again it is no new one.

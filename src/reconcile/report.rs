@@ -146,7 +146,7 @@ impl Pass<'_> {
         view: &View,
         trouble: Trouble,
         until: Option<Timestamp>,
-        held: Option<(Timestamp, Option<Attempted>)>,
+        held: Option<(Timestamp, Option<Box<Attempted>>)>,
     ) -> Result<Action, ApiError> {
         let facts = view.held_facts();
         let (reason, progress) = (trouble.reason, trouble.reason.is_progress());

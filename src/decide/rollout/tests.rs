@@ -170,7 +170,7 @@ fn without_the_flag_the_present_token_is_always_the_known_one() {
 fn a_fingerprint_of_a_newer_operator_is_no_other_token() {
     let mut model = Model::new(&["api"]);
     let token_fingerprint = "t2.whatever".to_owned();
-    model.status.rollout_restart = Some(RolloutRestart { token_fingerprint, missing: Vec::new() });
+    model.status.rollout_restart = Some(Box::new(RolloutRestart { token_fingerprint, missing: Vec::new() }));
     assert!(!model.look());
     model.token = Some(1);
     assert!(model.look());

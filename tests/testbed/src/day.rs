@@ -141,7 +141,7 @@ async fn process(world: &World, clock: &TestClock) -> (Arc<Context>, mpsc::Unbou
     let kubeconfig = Kubeconfig::read_from(world.operator_kubeconfig()).expect("a kubeconfig");
     let options = KubeConfigOptions::default();
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("a config");
-    let client = verteil_token_operator::start::client(config).expect("a client");
+    let client = verteil_token_operator::client::client(config).expect("a client");
     let cluster = Cluster::new(client);
     let identity: Arc<str> = format!("day-{}", PROCESSES.fetch_add(1, Ordering::Relaxed)).into();
     let metrics = Arc::new(Metrics::new());

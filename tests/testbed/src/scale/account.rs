@@ -7,7 +7,7 @@ use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, Config};
-use verteil_token_operator::start;
+use verteil_token_operator::client;
 
 use crate::ControlPlane;
 use crate::world::role;
@@ -50,6 +50,6 @@ impl Account {
 
     /// A client like the operator's own.
     pub(super) fn client(&self) -> anyhow::Result<Client> {
-        start::client(self.config.clone())
+        client::client(self.config.clone())
     }
 }

@@ -86,7 +86,7 @@ impl InProcess {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let running = runtime.spawn(async move {
             let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-            let client = verteil_token_operator::start::client(config)?;
+            let client = verteil_token_operator::client::client(config)?;
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
             let token = verteil_token_operator::tokenapi::TokenListener::of(&args).await?;
             let listeners = Listeners { http: listener, debug: None, token };
