@@ -1,6 +1,7 @@
 //! What one process remembers between passes. Losing it never makes a wrong Secret; at worst one more request is made, after
 //! the claim that stands in the status has been waited out.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -85,6 +86,10 @@ pub struct Entry {
     pub written: Option<u64>,
     /// A pass was given a stale object, and waits for the watch to tell of the one that was written.
     pub waits_for_echo: bool,
+    /// The status is being written: the watch may tell of it before the answer does.
+    pub writing: bool,
+    /// The version that the watch told of meanwhile.
+    pub told_meanwhile: Option<u64>,
     /// Writes of the Secret that were refused in a row, and when the next one may be tried.
     pub refused_writes: Option<(u32, Duration)>,
     /// Passes that failed at the apiserver in a row.
@@ -216,16 +221,50 @@ impl Memory {
     pub fn is_stale(&self, key: &Key, given: Option<u64>) -> bool {
         let mut entries = self.lock();
         let Some((entry, given)) = entries.of.get_mut(key).zip(given) else { return false };
+        // Of a pass that panicked.
+        entry.writing = false;
         entry.waits_for_echo = entry.written.is_some_and(|written| given < written);
         entry.waits_for_echo
     }
 
-    /// Whether version `told` of a resource, of which the watch tells, is the status that this process wrote last. Then it is no
-    /// news: the pass that wrote it knows all of it, unless a later one was given a stale object and waits to be told.
+    /// Whether version `told` of a resource, of which the watch tells, is the status that this process wrote last, or older. Then
+    /// it is no news: a status is written over the version that its pass has seen, and no other. Unless a later pass was given a
+    /// stale object and waits to be told. What is told while a status is written is [kept](Self::take_news) until the answer
+    /// says whether it was that.
     pub fn is_echo(&self, key: &Key, told: Option<u64>) -> bool {
         let mut entries = self.lock();
-        let Some(entry) = entries.of.get_mut(key) else { return false };
-        told.is_some() && entry.written == told && !std::mem::take(&mut entry.waits_for_echo)
+        let Some((entry, told)) = entries.of.get_mut(key).zip(told) else { return false };
+        match entry.written.map(|written| told.cmp(&written)) {
+            Some(Ordering::Less) => return true,
+            Some(Ordering::Equal) => return !std::mem::take(&mut entry.waits_for_echo),
+            Some(Ordering::Greater) | None => {}
+        }
+        if entry.writing {
+            entry.told_meanwhile = entry.told_meanwhile.max(Some(told));
+        }
+        entry.writing
+    }
+
+    /// The write of a status has begun.
+    pub fn begin_write(&self, key: &Key) {
+        self.with(key, |entry| entry.writing = true);
+    }
+
+    /// It has ended; with version `written`, if it is known to have succeeded.
+    pub fn end_write(&self, key: &Key, written: Option<u64>) {
+        self.with(key, |entry| {
+            entry.writing = false;
+            if written.is_some() {
+                entry.written = written;
+                entry.told_meanwhile = entry.told_meanwhile.filter(|told| Some(*told) > written);
+            }
+        });
+    }
+
+    /// Whether the watch has told of somebody else's change while a status was written: a pass that ends is to be repeated.
+    pub fn take_news(&self, key: &Key) -> bool {
+        let mut entries = self.lock();
+        entries.of.get_mut(key).is_some_and(|entry| entry.told_meanwhile.take().is_some())
     }
 
     /// Whether this is the first look at `key`.

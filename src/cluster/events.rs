@@ -22,8 +22,8 @@ use crate::metrics::Metrics;
 /// Events waiting to be posted, warnings and others; what comes on top is dropped, since an event is news, not state.
 const WAITING: usize = 1024;
 /// Posts in a row without a pause, and pauses between those that follow: trouble of many resources at once must not become a
-/// storm at the apiserver.
-const BURST: NonZeroU32 = NonZeroU32::new(500).unwrap();
+/// storm at the apiserver, and news of thousands of tokens not delay the tokens.
+const BURST: NonZeroU32 = NonZeroU32::new(100).unwrap();
 const PAUSE: Duration = Duration::from_millis(50);
 /// Longest note and reporting instance that events.k8s.io takes: its validation counts bytes.
 const LONGEST_NOTE: usize = 1024;
@@ -56,16 +56,26 @@ pub struct Note {
 /// The way to post events. Warnings do not wait behind what is ordinary, and have room of their own.
 #[derive(Clone)]
 pub struct Events {
-    warnings: mpsc::Sender<Event>,
-    ordinary: mpsc::Sender<Event>,
-    instance: Arc<str>,
+    warnings: mpsc::Sender<Said>,
+    ordinary: mpsc::Sender<Said>,
     metrics: Arc<Metrics>,
 }
 
-/// The events that wait to be posted.
+/// What was said about a VerteilToken: an event before it is posted, a quarter of its size.
+struct Said {
+    namespace: Option<String>,
+    name: Option<String>,
+    uid: Option<String>,
+    note: Note,
+    /// The end of the event's name.
+    end: String,
+    at: Timestamp,
+}
+
+/// What waits to be posted.
 struct Waiting {
-    warnings: mpsc::Receiver<Event>,
-    ordinary: mpsc::Receiver<Event>,
+    warnings: mpsc::Receiver<Said>,
+    ordinary: mpsc::Receiver<Said>,
 }
 
 // === impl Events ===
@@ -80,14 +90,14 @@ impl Events {
         let (warnings, warnings_waiting) = mpsc::channel(WAITING);
         let (ordinary, ordinary_waiting) = mpsc::channel(WAITING);
         let mut waiting = Waiting { warnings: warnings_waiting, ordinary: ordinary_waiting };
-        let events = Self { warnings, ordinary, instance, metrics: Arc::clone(&metrics) };
+        let events = Self { warnings, ordinary, metrics: Arc::clone(&metrics) };
         let post = async move {
             let pace = Quota::with_period(PAUSE).map(|quota| RateLimiter::direct(quota.allow_burst(BURST)));
-            while let Some(event) = waiting.next().await {
-                match cluster.post_event(&event).await {
+            while let Some(said) = waiting.next().await {
+                match cluster.post_event(&said.event(&instance)).await {
                     // Said before, and still to be read.
                     Ok(()) | Err(ApiError::Conflict { .. }) => {}
-                    Err(error) => drop_event(&metrics, &event, &error.to_string()),
+                    Err(error) => drop_event(&metrics, &said, &error.to_string()),
                 }
                 while let Some(Err(early)) = pace.as_ref().map(RateLimiter::check) {
                     tokio::time::sleep(early.wait_time_from(DefaultClock::default().now())).await;
@@ -111,38 +121,50 @@ impl Events {
     }
 
     fn post(&self, token: &ObjectMeta, note: &Note, end: &str, now: Timestamp) {
-        let name = token.name.as_deref().unwrap_or_default();
+        let ObjectMeta { namespace, name, uid, .. } = token;
+        let (namespace, name, uid) = (namespace.clone(), name.clone(), uid.clone());
+        let said = Said { namespace, name, uid, note: note.clone(), end: end.to_owned(), at: now };
+        let queue = match note.severity {
+            Severity::Normal => &self.ordinary,
+            Severity::Warning => &self.warnings,
+        };
+        if let Err(TrySendError::Full(said) | TrySendError::Closed(said)) = queue.try_send(said) {
+            drop_event(&self.metrics, &said, "too many are waiting");
+        }
+    }
+}
+
+// === impl Said ===
+
+impl Said {
+    /// As the apiserver takes it, reported by the process `instance`.
+    fn event(&self, instance: &str) -> Event {
+        let Self { namespace, name, uid, note, end, at } = self;
+        let stem = name.as_deref().unwrap_or_default();
         // No label of a name ends in one of these.
-        let stem = name.get(..LONGEST_STEM).unwrap_or(name).trim_end_matches(['-', '.']);
-        let event = Event {
+        let stem = stem.get(..LONGEST_STEM).unwrap_or(stem).trim_end_matches(['-', '.']);
+        Event {
             metadata: ObjectMeta {
                 name: Some(format!("{stem}.{end}")),
-                namespace: token.namespace.clone(),
+                namespace: namespace.clone(),
                 ..ObjectMeta::default()
             },
             action: Some(note.action.into()),
-            event_time: Some(MicroTime(now)),
+            event_time: Some(MicroTime(*at)),
             note: Some(cut(&note.note, LONGEST_NOTE)),
             reason: Some(note.reason.into()),
             regarding: Some(ObjectReference {
                 api_version: Some(VerteilToken::api_version(&()).into_owned()),
                 kind: Some(VerteilToken::kind(&()).into_owned()),
-                name: token.name.clone(),
-                namespace: token.namespace.clone(),
-                uid: token.uid.clone(),
+                name: name.clone(),
+                namespace: namespace.clone(),
+                uid: uid.clone(),
                 ..ObjectReference::default()
             }),
             reporting_controller: Some(format!("verteil.dev/{MANAGER}")),
-            reporting_instance: Some(cut(&self.instance, LONGEST_INSTANCE)),
+            reporting_instance: Some(cut(instance, LONGEST_INSTANCE)),
             type_: Some(note.severity.as_str().into()),
             ..Event::default()
-        };
-        let queue = match note.severity {
-            Severity::Normal => &self.ordinary,
-            Severity::Warning => &self.warnings,
-        };
-        if let Err(TrySendError::Full(event) | TrySendError::Closed(event)) = queue.try_send(event) {
-            drop_event(&self.metrics, &event, "too many are waiting");
         }
     }
 }
@@ -150,12 +172,12 @@ impl Events {
 // === impl Waiting ===
 
 impl Waiting {
-    /// The next event, warnings first. None once all senders are gone.
-    async fn next(&mut self) -> Option<Event> {
+    /// The next, warnings first. None once all senders are gone.
+    async fn next(&mut self) -> Option<Said> {
         tokio::select! {
             biased;
-            Some(event) = self.warnings.recv() => Some(event),
-            Some(event) = self.ordinary.recv() => Some(event),
+            Some(said) = self.warnings.recv() => Some(said),
+            Some(said) = self.ordinary.recv() => Some(said),
             else => None,
         }
     }
@@ -177,13 +199,11 @@ impl Severity {
     }
 }
 
-/// Nobody will read `event`.
-fn drop_event(metrics: &Metrics, event: &Event, why: &str) {
-    let warning = event.type_.as_deref() == Some(Severity::Warning.as_str());
-    metrics.event_dropped(if warning { Severity::Warning } else { Severity::Normal });
-    let about = event.regarding.as_ref();
-    let (namespace, name) = (about.and_then(|o| o.namespace.as_deref()), about.and_then(|o| o.name.as_deref()));
-    tracing::debug!(namespace, name, reason = event.reason, why, "event not posted");
+/// Nobody will read it.
+fn drop_event(metrics: &Metrics, said: &Said, why: &str) {
+    let Said { namespace, name, note, .. } = said;
+    metrics.event_dropped(note.severity);
+    tracing::debug!(namespace, name, reason = note.reason, why, "event not posted");
 }
 
 /// As much of `text` as has room in so many bytes, with a mark where it was cut.

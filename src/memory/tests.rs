@@ -76,3 +76,41 @@ fn an_entry_is_small_since_every_resource_may_have_one() {
     println!("{size} bytes, beside {} in the table", size_of::<(Key, Box<Entry>)>());
     assert!(size <= 360, "{size}");
 }
+
+#[test]
+fn what_this_process_wrote_is_no_news_unless_a_pass_waits_for_it() {
+    let memory = Memory::default();
+    assert!(!memory.is_echo(&key("one"), Some(7)) && !memory.is_stale(&key("one"), Some(7)), "it wrote nothing");
+    memory.with(&key("one"), |entry| entry.written = Some(7));
+    for (told, echo) in [(Some(6), true), (Some(7), true), (Some(8), false), (None, false)] {
+        assert_eq!(memory.is_echo(&key("one"), told), echo, "{told:?}");
+    }
+    assert!(!memory.is_stale(&key("one"), Some(7)) && !memory.is_stale(&key("one"), None));
+    // It is told to the pass that waits, once.
+    assert!(memory.is_stale(&key("one"), Some(6)));
+    assert!(memory.is_echo(&key("one"), Some(6)), "it is stale as well");
+    assert!(!memory.is_echo(&key("one"), Some(7)));
+    assert!(memory.is_echo(&key("one"), Some(7)));
+    memory.forget(&key("one"), at(0));
+    assert!(!memory.is_echo(&key("one"), Some(7)), "it is another resource now");
+}
+
+#[test]
+fn what_the_watch_tells_during_a_write_is_news_unless_the_answer_says_that_it_was_the_write() {
+    let memory = Memory::default();
+    let meanwhile = |told: u64, written: Option<u64>| {
+        memory.begin_write(&key("one"));
+        assert!(memory.is_echo(&key("one"), Some(told)), "it rings for nobody yet");
+        memory.end_write(&key("one"), written);
+        memory.take_news(&key("one"))
+    };
+    assert!(!meanwhile(7, Some(7)));
+    assert!(meanwhile(9, Some(8)), "somebody was faster with the next change");
+    assert!(meanwhile(10, None), "nobody knows whose it is");
+    assert!(!memory.take_news(&key("one")), "it is told once");
+    assert!(!memory.is_echo(&key("one"), Some(11)), "nothing is being written");
+    // A pass that panicked in a write leaves nothing that would silence the watch.
+    memory.begin_write(&key("one"));
+    assert!(memory.is_stale(&key("one"), Some(7)));
+    assert!(!memory.is_echo(&key("one"), Some(12)));
+}

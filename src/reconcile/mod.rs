@@ -202,6 +202,7 @@ pub async fn reconcile(token: &VerteilToken, ctx: &Context) -> Result<Action, Ap
     let key = Key::of(token);
     let mut ends = Ends { ctx, key: &key, in_line: false };
     Ok(match reconcile_once(token, ctx, &key).await? {
+        Next::Look(_) if ctx.memory.take_news(&key) => Action::requeue(Duration::ZERO),
         Next::Look(action) => action,
         Next::InLine(action) => {
             ends.in_line = true;

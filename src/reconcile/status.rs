@@ -99,9 +99,11 @@ impl Pass<'_> {
 
     /// Replaces the status, and says what has changed.
     pub(super) async fn put_status(&mut self, status: VerteilTokenStatus) -> Result<(), ApiError> {
-        let written = self.ctx.cluster.write_status(&self.token, &status).await?;
-        let version = number(&written.metadata);
-        self.ctx.memory.with(&self.key, |entry| (entry.written, entry.clock_offset) = (version, None));
+        self.ctx.memory.begin_write(&self.key);
+        let answer = self.ctx.cluster.write_status(&self.token, &status).await;
+        self.ctx.memory.end_write(&self.key, answer.as_ref().ok().and_then(|written| number(&written.metadata)));
+        let written = answer?;
+        self.ctx.memory.with(&self.key, |entry| entry.clock_offset = None);
         let before = std::mem::replace(&mut self.token, written);
         self.confirmed = true;
         self.tell(before.status.as_ref(), &status);

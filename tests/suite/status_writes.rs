@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use testbed::proxy::Kind;
-use testbed::world::QUIET;
-use testbed::{Answer, Proxy, World, never};
+use testbed::world::{PATIENCE, QUIET};
+use testbed::{Answer, Proxy, World, eventually, never};
 
 use crate::OPERATOR;
 use crate::events::event;
@@ -77,4 +77,28 @@ async fn a_status_that_says_nothing_new_is_not_written() {
         assert_eq!(world.status(name, "a status", |_| true).await, before, "{name}");
     }
     world.stays_at(4).await;
+}
+
+#[tokio::test]
+async fn a_token_takes_one_pass_and_what_the_operator_wrote_itself_rings_for_none() {
+    let world = World::new().await;
+    let operator = world.operator(OPERATOR, &[]).await;
+    let passes = async || operator.metric("verteil_token_reconcile_duration_seconds_count").await.unwrap();
+    assert!(passes().await.abs() < 0.5, "there is nothing yet");
+    world.create_token("flight", json!({})).await;
+    world.ready("flight").await;
+    event(&world, "flight", "TokenIssued").await;
+    never("another pass", QUIET, async || match passes().await {
+        count if count < 1.5 => Ok(()),
+        count => Err(format!("{count} passes: {}", operator.log())),
+    })
+    .await;
+    // What others write rings, also right after.
+    world.change("flight", json!({"metadata": {"labels": {"team": "flight"}}})).await;
+    eventually("the next pass", PATIENCE, async || match passes().await {
+        count if count > 1.5 => Ok(()),
+        count => Err(format!("{count} passes")),
+    })
+    .await;
+    world.stays_at(1).await;
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{ListParams, ObjectMeta};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use verteil_token_operator::api::VerteilToken;
+use verteil_token_operator::api::{VerteilToken, VerteilTokenStatus};
 use verteil_token_operator::cluster::Cluster;
 
 use super::bed::{Bed, FLOOR, NAMESPACE, name_of};
@@ -17,6 +18,8 @@ use super::bed::{Bed, FLOOR, NAMESPACE, name_of};
 /// As much as the operator writes: the token three times, twice in the record and once flat, with labels and annotations
 /// around it.
 const SECRET_BYTES: usize = 3000;
+/// A resource with the status that the operator writes in the end.
+const SETTLED: &str = include_str!("../../../../benches/core/token.json");
 const TIME: &str = "2030-01-01T00:00:00Z";
 
 /// How long the writes of all first issues take: dry run, claim, Secret, status, with `concurrency` issues at a time, each a
@@ -50,11 +53,17 @@ async fn issue(cluster: &Cluster, number: usize, token: &VerteilToken) -> anyhow
         ..Default::default()
     };
     cluster.write_secret(&secret, true).await?;
-    let claim = json!({"claim": {"id": "floor", "holder": "floor", "startedAt": TIME, "seconds": 30}});
-    let claimed = cluster.write_status(token, &serde_json::from_value(claim)?).await?;
+    let settled = serde_json::from_str::<VerteilToken>(SETTLED)?.status.context("a status")?;
+    let claim = json!({"id": "floor", "holder": "floor", "startedAt": TIME, "seconds": 30});
+    let claim = VerteilTokenStatus {
+        observed_generation: settled.observed_generation,
+        conditions: settled.conditions.clone(),
+        claim: serde_json::from_value(claim)?,
+        ..VerteilTokenStatus::default()
+    };
+    let claimed = cluster.write_status(token, &claim).await?;
     cluster.write_secret(&secret, false).await?;
-    let issued = json!({"recordSeal": "x".repeat(43), "issuedAt": TIME, "expiresAt": TIME});
-    cluster.write_status(&claimed, &serde_json::from_value(issued)?).await?;
+    cluster.write_status(&claimed, &settled).await?;
     Ok(())
 }
 
