@@ -7,14 +7,14 @@
 FROM --platform=$BUILDPLATFORM rust:1.95-bookworm AS build
 ARG BUILDARCH
 ARG TARGETARCH
-# ring has some C: a compiler for the target is needed.
+# ring has some C, and so has the allocator on amd64: a compiler for the target is needed.
 RUN set -eu; \
     case $TARGETARCH in \
       amd64) rust=x86_64 compiler=x86-64 ;; \
       arm64) rust=aarch64 compiler=aarch64 ;; \
       *) echo "there is no image for $TARGETARCH" >&2; exit 1 ;; \
     esac; \
-    packages=musl-tools gcc=musl-gcc linker=cc; \
+    packages="musl-tools make" gcc=musl-gcc linker=cc; \
     if [ "$BUILDARCH" != "$TARGETARCH" ]; then \
       packages="gcc-$compiler-linux-gnu libc6-dev-$TARGETARCH-cross" gcc=$rust-linux-gnu-gcc linker=$rust-linux-gnu-gcc; \
     fi; \

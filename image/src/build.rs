@@ -103,7 +103,7 @@ pub fn operator(workspace: &Path, architecture: Architecture) -> anyhow::Result<
     ensure!(
         output.status.success(),
         "the operator does not build for {target}. It needs `rustup target add {target}` and a C compiler for it: for this \
-         machine's own architecture musl-gcc, of Debian's package musl-tools"
+         machine's own architecture musl-gcc and make, of Debian's packages musl-tools and make"
     );
     // Cargo knows best where it put the file.
     let messages = String::from_utf8_lossy(&output.stdout);

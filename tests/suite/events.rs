@@ -102,7 +102,7 @@ async fn what_stays_true_is_said_once_by_all_processes_together() {
 
 #[tokio::test]
 async fn of_very_many_at_once_the_later_ones_are_posted_with_pauses() {
-    const COUNT: usize = 600;
+    const COUNT: usize = 200;
     const BURST: usize = 100;
     let world = World::new().await;
     let events = post_as(&world, "one");
