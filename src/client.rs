@@ -15,9 +15,10 @@ use tower::{BoxError, ServiceBuilder};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to the head of an answer, also of a watch.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// A connection that is silent for this long is asked for a sign of life, and given up if none comes for as long again: half of
-/// what a leader has to renew its Lease in.
-const SILENCE: Duration = Duration::from_secs(5);
+/// A connection that is silent for this long is asked for a sign of life (an HTTP/2 PING), and given up if none comes: a new one
+/// is there before a leader has to stand back, ten seconds after it last renewed its Lease.
+const SILENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A client for `config` without retries of its own, and with time-outs.
 ///
@@ -47,7 +48,7 @@ pub fn client(mut config: Config) -> anyhow::Result<Client> {
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .http2_keep_alive_interval(SILENCE)
-        .http2_keep_alive_timeout(SILENCE)
+        .http2_keep_alive_timeout(PATIENCE)
         .http2_keep_alive_while_idle(true)
         .build(tls.enable_all_versions().wrap_connector(tcp));
     // No retry: it would repeat a write that nobody decided on.

@@ -7,9 +7,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+// One of each resource is kept in memory: what is large and seldom there is on the heap.
 /// The observed state of a VerteilToken. It can be deleted at any time without costing a token.
-///
-/// One of each resource is kept in memory: what is large and seldom there is on the heap.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VerteilTokenStatus {
