@@ -80,25 +80,25 @@ async fn a_status_that_says_nothing_new_is_not_written() {
 }
 
 #[tokio::test]
-async fn a_token_takes_one_pass_and_what_the_operator_wrote_itself_rings_for_none() {
+async fn the_operators_own_write_of_a_status_rings_for_no_pass_and_others_changes_do() {
     let world = World::new().await;
     let operator = world.operator(OPERATOR, &[]).await;
     let passes = async || operator.metric("verteil_token_reconcile_duration_seconds_count").await.unwrap();
     assert!(passes().await.abs() < 0.5, "there is nothing yet");
-    world.create_token("flight", json!({})).await;
-    world.ready("flight").await;
-    event(&world, "flight", "TokenIssued").await;
+    // It names no Secret that exists, so that nothing but its status can ring.
+    world.create_token("waiting", json!({"credentialsSecretRef": {"name": "nowhere"}})).await;
+    world.condition("waiting", "Ready", "False", "CredentialsMissing").await;
+    event(&world, "waiting", "CredentialsMissing").await;
     never("another pass", QUIET, async || match passes().await {
         count if count < 1.5 => Ok(()),
         count => Err(format!("{count} passes: {}", operator.log())),
     })
     .await;
-    // What others write rings, also right after.
-    world.change("flight", json!({"metadata": {"labels": {"team": "flight"}}})).await;
+    world.change("waiting", json!({"metadata": {"labels": {"team": "flight"}}})).await;
     eventually("the next pass", PATIENCE, async || match passes().await {
         count if count > 1.5 => Ok(()),
         count => Err(format!("{count} passes")),
     })
     .await;
-    world.stays_at(1).await;
+    world.stays_at(0).await;
 }
