@@ -173,6 +173,7 @@ impl Cluster {
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<T, ApiError> {
         let mut request = request.map_err(|error| ApiError::Refused { call, message: error.to_string() })?;
+        // Its name, for layers of the client: the model test knows calls by it.
         request.extensions_mut().insert(call);
         // request_text, since Client::request logs an answer that it cannot decode: here that may be a Secret.
         let unavailable = |message: String| ApiError::Unavailable { call, message };

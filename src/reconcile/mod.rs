@@ -201,14 +201,15 @@ impl Context {
 pub async fn reconcile(token: &VerteilToken, ctx: &Context) -> Result<Action, ApiError> {
     let key = Key::of(token);
     let mut ends = Ends { ctx, key: &key, in_line: false };
-    Ok(match reconcile_once(token, ctx, &key).await? {
-        Next::Look(_) if ctx.memory.take_news(&key) => Action::requeue(Duration::ZERO),
+    let action = match reconcile_once(token, ctx, &key).await? {
         Next::Look(action) => action,
         Next::InLine(action) => {
             ends.in_line = true;
             action
         }
-    })
+    };
+    // Also of one that waits in a line: its spec may have changed.
+    Ok(if ctx.memory.take_news(&key) { Action::requeue(Duration::ZERO) } else { action })
 }
 
 /// How a pass ends.

@@ -99,9 +99,9 @@ fn who_is_not_root_has_what_ci_run_would_install() {
         for (name, job) in jobs(&workflow) {
             let scripts: Vec<&str> = steps(job).filter_map(|step| step["run"].as_str()).collect();
             for (command, packages) in [
-                (".ci/run", &["musl-tools", "prometheus"][..]),
-                ("cargo image", &["musl-tools"]),
-                ("--test node", &["musl-tools"]),
+                (".ci/run", &["make", "musl-tools", "prometheus"][..]),
+                ("cargo image", &["make", "musl-tools"]),
+                ("--test node", &["make", "musl-tools"]),
             ] {
                 let Some(at) = scripts.iter().position(|script| script.contains(command)) else { continue };
                 runs += 1;
