@@ -61,8 +61,7 @@ pub(crate) async fn pass(object: Arc<Tokens>, context: Arc<Context>) -> Result<A
             }
         }
     };
-    // On the heap: a queue of many passes holds only those that run.
-    let result = Box::pin(guarded(pass)).instrument(span.clone()).await;
+    let result = guarded(pass).instrument(span.clone()).await;
     let took = context.clock.elapsed().saturating_sub(started);
     context.metrics.reconciled(took, result.as_ref().err().map(PassError::category));
     match &result {

@@ -112,7 +112,7 @@ pub async fn run(
     });
     let context = Arc::new(Context {
         cluster,
-        issuer: Issuer::new()?,
+        issuer: Issuer::new(usize::from(args.issuer_concurrency))?,
         clock: Arc::clone(&clock),
         store: Arc::new(Store::new(args.disable_token_persistence, Arc::clone(&identity), bell.clone())),
         memory: Arc::clone(&memory),

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
-use kube::core::ObjectMeta;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::api::{ObjectVersion, VerteilToken};
@@ -97,7 +96,7 @@ impl Store {
     }
 
     /// Keeps `secret` in place of the version of it that was read.
-    pub fn write(&self, token: &VerteilToken, secret: &Secret) -> Result<ObjectMeta, ApiError> {
+    pub fn write(&self, token: &VerteilToken, secret: Secret) -> Result<Secret, ApiError> {
         let mut all = self.lock();
         let key = Key::of(token);
         let before = all.remove(&key).filter(|kept| kept.owner == token.uid());
@@ -107,11 +106,11 @@ impl Store {
             all.extend(before.map(|kept| (key, kept)));
             return Err(ApiError::Conflict { call: "keep in memory" });
         }
-        let secret = self.versioned(secret.clone(), known);
-        let meta = secret.metadata.clone();
+        let secret = self.versioned(secret, known);
+        let written = secret.clone();
         let (leftovers, refused) = before.map(|kept| (kept.leftovers, kept.refused)).unwrap_or_default();
         all.insert(key, Kept { owner: token.uid(), secret, leftovers, refused });
-        Ok(meta)
+        Ok(written)
     }
 
     /// Secrets that are yet to be emptied.
@@ -203,24 +202,24 @@ mod tests {
         let (bell, _rings) = mpsc::unbounded_channel();
         let (store, token) = (Store::new(true, "one".into(), bell), token("u"));
         assert_eq!(store.seen(&token), Seen::Unknown);
-        let first = store.write(&token, &secret()).unwrap();
-        assert_eq!(store.seen(&token), Seen::Version(version(&first).unwrap()));
-        assert!(matches!(store.write(&token, &secret()), Err(ApiError::Conflict { .. })), "it exists");
+        let first = store.write(&token, secret()).unwrap();
+        assert_eq!(store.seen(&token), Seen::Version(version(&first.metadata).unwrap()));
+        assert!(matches!(store.write(&token, secret()), Err(ApiError::Conflict { .. })), "it exists");
         let read = store.kept(&token).unwrap();
-        let second = store.write(&token, &read).unwrap();
-        assert_eq!(second.uid, first.uid);
-        assert_ne!(second.resource_version, first.resource_version);
-        assert!(matches!(store.write(&token, &read), Err(ApiError::Conflict { .. })), "it has changed");
-        assert_eq!(store.kept(&token).unwrap().metadata, second);
+        let second = store.write(&token, read.clone()).unwrap();
+        assert_eq!(second.uid(), first.uid());
+        assert_ne!(second.resource_version(), first.resource_version());
+        assert!(matches!(store.write(&token, read), Err(ApiError::Conflict { .. })), "it has changed");
+        assert_eq!(store.kept(&token).unwrap(), second);
     }
 
     #[test]
     fn a_resource_that_is_made_again_begins_anew() {
         let (bell, _rings) = mpsc::unbounded_channel();
         let store = Store::new(true, "one".into(), bell);
-        store.write(&token("u"), &secret()).unwrap();
+        store.write(&token("u"), secret()).unwrap();
         assert!(store.kept(&token("v")).is_none());
-        store.write(&token("v"), &secret()).unwrap();
+        store.write(&token("v"), secret()).unwrap();
         assert!(store.kept(&token("u")).is_none() && store.kept(&token("v")).is_some());
         store.forget(&Key::of(&token("v")));
         assert!(store.keys().is_empty() && !store.keeps(&Key::of(&token("v"))));
@@ -233,7 +232,7 @@ mod tests {
         store.take(&token, secret(), vec!["flight".into(), "former".into()]);
         assert_eq!(store.seen(&token), Seen::Unknown);
         let read = store.kept(&token).unwrap();
-        store.write(&token, &read).unwrap();
+        store.write(&token, read).unwrap();
         store.emptied(&token, "flight");
         assert_eq!(store.leftovers(&token), ["former"]);
         store.emptied(&token, "former");

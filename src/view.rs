@@ -172,7 +172,7 @@ mod tests {
                 "recordSeal": stored.map(|record| RecordSeal::of(record).as_str().to_owned()),
             },
         });
-        serde_json::from_value(token).unwrap()
+        serde_json::from_str(&token.to_string()).unwrap()
     }
 
     fn issued(record: Record) -> Arc<Issued> {

@@ -58,7 +58,7 @@ fn context(token: &VerteilToken, now: Timestamp) -> Context {
     let (bell, _rings) = mpsc::unbounded_channel();
     let context = Context {
         cluster,
-        issuer: Issuer::new().unwrap(),
+        issuer: Issuer::new(1).unwrap(),
         clock: Arc::new(Fixed(now)),
         store: Arc::new(Store::new(false, Arc::clone(&identity), bell.clone())),
         memory: Arc::new(Memory::default()),

@@ -16,6 +16,8 @@ pub fn crd() -> CustomResourceDefinition {
         let Some(properties) = root.and_then(|r| r.properties.as_mut()) else { continue };
         if let Some(status) = properties.get_mut("status") {
             status.default = Some(JSON(serde_json::json!({ "observedGeneration": -1 })));
+            // One program writes it, as a whole. Written down field by field, who wrote what would be half of each resource.
+            status.x_kubernetes_map_type = Some("atomic".into());
         }
     }
     crd

@@ -105,11 +105,10 @@ impl Cluster {
         absent_as_none(self.send::<Object>(call, request).await.map(VerteilToken::from))
     }
 
-    /// Writes a Secret: creates it, or replaces the version that it carries.
+    /// Writes a Secret: creates it, or replaces the version that it carries. Returns it with the metadata that it has now.
     ///
-    /// Guarantees: somebody else's change since the read is a `Conflict`, never overwritten. A dry run returns no metadata.
-    pub async fn write_secret(&self, secret: &Secret, dry_run: bool) -> Result<ObjectMeta, ApiError> {
-        let mut secret = secret.clone();
+    /// Guarantees: somebody else's change since the read is a `Conflict`, never overwritten. A dry run gives no metadata.
+    pub async fn write_secret(&self, mut secret: Secret, dry_run: bool) -> Result<Secret, ApiError> {
         // Left out, the apiserver keeps its own.
         secret.metadata.managed_fields = None;
         let params = PostParams { dry_run, field_manager: Some(MANAGER.into()) };
@@ -131,8 +130,11 @@ impl Cluster {
         } else {
             self.send::<MetadataOnly>(call, request).await.map(|object| object.metadata)
         };
-        // An admission policy may quote what it refuses.
-        written.map_err(|error| error.hiding(confidential(&secret)))
+        match written {
+            Ok(metadata) => Ok(Secret { metadata, ..secret }),
+            // An admission policy may quote what it refuses.
+            Err(error) => Err(error.hiding(confidential(&secret))),
+        }
     }
 
     /// Replaces the status of the version of `token` that was read. Returns what the apiserver holds now.

@@ -23,8 +23,9 @@ const OWN_ANNOTATIONS: &str = "verteil.dev/";
 
 /// A resource that may not be readable: one bad object must not hide the others.
 ///
-/// Unlike [`kube::core::DeserializeGuard`] it builds no tree of each object first. It keeps the text, which only serde_json can
-/// give: so it is decoded by that alone, and in a watch event `type` has to come before `object`, as the apiserver writes it.
+/// Unlike [`kube::core::DeserializeGuard`] it builds no tree of each object first. It reads spec and status from their text, which
+/// only serde_json can give: so it is decoded by that alone, and in a watch event `type` has to come before `object`, as the
+/// apiserver writes it.
 ///
 /// A clone is the same object: kube's reflector keeps one of each that passes.
 #[derive(Clone, Debug)]
@@ -43,6 +44,17 @@ pub(super) struct Object {
     metadata: TokenMeta,
     spec: VerteilTokenSpec,
     status: Option<VerteilTokenStatus>,
+}
+
+/// The same, with what may be unreadable as text.
+#[derive(Deserialize)]
+struct Parts<'a> {
+    #[serde(default)]
+    metadata: TokenMeta,
+    #[serde(borrow)]
+    spec: Option<&'a RawValue>,
+    #[serde(borrow)]
+    status: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -101,13 +113,12 @@ impl Tokens {
 
 impl<'de> Deserialize<'de> for Tokens {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Box::<RawValue>::deserialize(deserializer)?;
-        let error = match serde_json::from_str::<Object>(text.get()) {
-            Ok(object) => return Ok(Self::of(object.into())),
-            Err(error) => error,
-        };
-        let metadata = serde_json::from_str::<MetadataOnly<TokenMeta>>(text.get()).map_err(D::Error::custom)?.metadata;
-        Ok(Self(Arc::new(Err(InvalidObject { error: without_place(&error), metadata: metadata.into() }))))
+        let Parts { metadata, spec, status } = Parts::deserialize(deserializer)?;
+        let metadata = metadata.into();
+        Ok(Self(Arc::new(match read(spec, status) {
+            Ok((spec, status)) => Ok(VerteilToken { metadata, spec, status }),
+            Err(error) => Err(InvalidObject { error: without_place(&error), metadata }),
+        })))
     }
 }
 
@@ -259,6 +270,15 @@ fn own_annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     }
 
     deserializer.deserialize_any(Own)
+}
+
+fn read(
+    spec: Option<&RawValue>,
+    status: Option<&RawValue>,
+) -> serde_json::Result<(VerteilTokenSpec, Option<VerteilTokenStatus>)> {
+    let spec = spec.ok_or_else(|| serde_json::Error::missing_field("spec"))?;
+    let status = status.map(|status| serde_json::from_str(status.get())).transpose()?;
+    Ok((serde_json::from_str(spec.get())?, status))
 }
 
 /// Line and column in a text that nobody sees say nothing.

@@ -41,6 +41,16 @@ struct Inner {
     names: HashMap<Key, Vec<String>>,
 }
 
+// === impl Seen ===
+
+impl Seen {
+    /// Whether it was this version.
+    #[must_use]
+    pub fn is(&self, version: &ObjectVersion) -> bool {
+        matches!(self, Self::Version(seen) if seen == version)
+    }
+}
+
 // === impl Versions ===
 
 impl Versions {

@@ -25,6 +25,9 @@ const LARGEST_BODY: usize = 64 * 1024;
 /// Clients that are kept for CA bundles, each with its connections. With more bundles than this in use, the one that has not
 /// been used for longest is made again.
 const MOST_CLIENTS: usize = 16;
+/// How long a connection is kept that nobody uses: less than the servers in use wait before they close one. To send on one that
+/// is being closed would make the request look unanswered.
+const IDLE: Duration = Duration::from_secs(4);
 
 /// The HTTP client for token endpoints. `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured.
 #[derive(Clone)]
@@ -33,6 +36,7 @@ pub struct Issuer {
     system: Client,
     /// By the bundle that is trusted, the one used last at the end: resources with the same one share connections.
     by_ca: Arc<Mutex<Vec<(CaDigest, Client)>>>,
+    in_flight: usize,
 }
 
 /// The body of a request, which tells whether a connection has taken it: before that, nothing of the request was sent.
@@ -44,9 +48,10 @@ struct Told {
 // === impl Issuer ===
 
 impl Issuer {
-    /// A client that trusts the system's certificate authorities where an exchange names no others.
-    pub fn new() -> anyhow::Result<Self> {
-        Ok(Self { system: client(None)?, by_ca: Arc::default() })
+    /// A client that trusts the system's certificate authorities where an exchange names no others. `in_flight`: how many
+    /// requests may be on their way to one host; with as many connections kept, those that follow need no new ones.
+    pub fn new(in_flight: usize) -> anyhow::Result<Self> {
+        Ok(Self { system: client(None, in_flight)?, by_ca: Arc::default(), in_flight })
     }
 
     /// Sends `exchange` and reads the answer.
@@ -98,7 +103,7 @@ impl Issuer {
         let known = clients.iter().position(|(digest, _)| *digest == ca.digest());
         let client = match known {
             Some(place) => clients.remove(place).1,
-            None => client(Some(ca))?,
+            None => client(Some(ca), self.in_flight)?,
         };
         if clients.len() >= MOST_CLIENTS {
             clients.remove(0);
@@ -109,7 +114,7 @@ impl Issuer {
 }
 
 /// A client that trusts `ca` alone, or the system's authorities.
-fn client(ca: Option<&CaBundle>) -> reqwest::Result<Client> {
+fn client(ca: Option<&CaBundle>, in_flight: usize) -> reqwest::Result<Client> {
     let builder = Client::builder()
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -118,9 +123,8 @@ fn client(ca: Option<&CaBundle>) -> reqwest::Result<Client> {
         .retry(reqwest::retry::never())
         .http1_only()
         .connect_timeout(CONNECT_TIMEOUT)
-        // A kept connection that the server has closed meanwhile would make a request look unanswered.
-        .pool_idle_timeout(Duration::from_secs(15))
-        .pool_max_idle_per_host(2)
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(in_flight)
         .tls_version_min(reqwest::tls::Version::TLS_1_2);
     let Some(ca) = ca else { return builder.build() };
     let certificates: Vec<_> = ca.certificates().map(Certificate::from_der).collect::<Result<_, _>>()?;
@@ -202,10 +206,34 @@ mod tests {
         read_ca(&source, &Found::Content(pem.as_bytes())).ok().unwrap()
     }
 
+    #[tokio::test]
+    async fn requests_that_follow_others_use_their_connections() {
+        crate::start::init_crypto();
+        let (server, client) = (testbed::Issuer::start().unwrap(), Issuer::new(8).unwrap());
+        let exchange = || Exchange {
+            url: server.url_for("flight").parse().unwrap(),
+            basic: None,
+            body: String::new().into(),
+            timeout: Duration::from_secs(60),
+            ca: None,
+        };
+        for round in 1..=4 {
+            // All eight are in flight before the first one is answered.
+            server.hold();
+            let sent = (0..8).map(|_| async { client.send(&exchange()).await.ok().unwrap().status });
+            let released = async {
+                server.wait_until_held(8, Duration::from_secs(60)).await;
+                server.release();
+            };
+            futures::join!(futures::future::join_all(sent), released);
+            assert_eq!((server.count(), server.connections()), (8 * round, 8));
+        }
+    }
+
     #[test]
     fn one_client_is_kept_for_each_of_the_bundles_used_last() {
         crate::start::init_crypto();
-        let issuer = Issuer::new().unwrap();
+        let issuer = Issuer::new(1).unwrap();
         let bundles: Vec<CaBundle> = (0..=MOST_CLIENTS).map(|number| bundle(&number.to_string())).collect();
         let kept = || issuer.by_ca.lock().unwrap().iter().map(|(digest, _)| *digest).collect::<Vec<_>>();
         for bundle in &bundles[..MOST_CLIENTS] {

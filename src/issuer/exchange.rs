@@ -44,12 +44,9 @@ pub struct RawAnswer {
 // === impl Exchange ===
 
 impl Exchange {
-    /// The request for `inputs`, sent as `spec` says, to a server that the system trusts.
-    ///
-    /// # Errors
-    /// If the token URL does not parse; the apiserver refuses such a resource.
-    pub fn new(spec: &VerteilTokenSpec, inputs: &Inputs) -> Result<Self, url::ParseError> {
-        let mut url = Url::parse(inputs.token_url())?;
+    /// The request for `inputs`, sent to their token URL `url` as `spec` says, to the server that `ca` vouches for.
+    #[must_use]
+    pub fn new(mut url: Url, spec: &VerteilTokenSpec, inputs: &Inputs, ca: Option<CaBundle>) -> Self {
         let mut form = Serializer::new(String::with_capacity(512));
         form.append_pair("grant_type", "client_credentials");
         if let Some(scope) = inputs.scope() {
@@ -79,7 +76,7 @@ impl Exchange {
             }
         };
         let timeout = Duration::try_from(spec.timeout.signed()).unwrap_or(Duration::from_secs(10));
-        Ok(Self { url, basic, body: body.into(), timeout, ca: None })
+        Self { url, basic, body: body.into(), timeout, ca }
     }
 }
 
@@ -108,7 +105,7 @@ mod tests {
             spec.scopes.clone(),
             spec.parameters.clone(),
         );
-        Exchange::new(&spec, &inputs).unwrap()
+        Exchange::new(spec.token_url.parse().unwrap(), &spec, &inputs, None)
     }
 
     #[test]

@@ -185,7 +185,7 @@ mod tests {
             "spec": {"tokenURL": "https://issuer.example/", "credentialsSecretRef": {"name": "c"}},
             "status": status,
         });
-        serde_json::from_value(token).unwrap()
+        serde_json::from_str(&token.to_string()).unwrap()
     }
 
     fn condition(type_: &str, status: &str, reason: &str) -> serde_json::Value {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use url::Url;
 
 use super::failure::whole_second_after;
 use super::look::{Fetched, View, longest_wait, signed};
@@ -12,16 +13,11 @@ use crate::decide::{
     FailureClass, Failures, Reason, Trouble, clock_offset, held_by_account, jittered, tell_clock_skew,
 };
 use crate::issuer::{Answer, Exchange, Failure, Hold, RawAnswer, Turn, date_of, host_of};
-use crate::token::{AccountFingerprint, Inputs};
+use crate::token::AccountFingerprint;
 
 // === impl Pass ===
 
 impl Pass<'_> {
-    fn account_of(&self, inputs: &Inputs) -> Option<AccountFingerprint> {
-        let url = url::Url::parse(inputs.token_url()).ok()?;
-        Some(self.ctx.process_key.account(&host_of(&url), inputs.username()))
-    }
-
     /// A wait for the whole account that the status tells of is kept by a process that has just started as well.
     pub(super) fn restore_hold(&self, fetched: &Fetched, now: Timestamp) {
         let Some(status) = &self.token.status else { return };
@@ -36,7 +32,10 @@ impl Pass<'_> {
         let changed =
             status.attempted.as_ref().is_some_and(|told| next.is_none_or(|next| told.has_other_inputs(&next)));
         let left = until.0.duration_since(now).min(longest_wait(Reason::from(class)));
-        let Some(account) = self.account_of(inputs).filter(|_| left.is_positive() && !changed) else { return };
+        let url = Url::parse(inputs.token_url()).ok().filter(|_| left.is_positive() && !changed);
+        let Some(account) = url.map(|url| self.ctx.process_key.account(&host_of(&url), inputs.username())) else {
+            return;
+        };
         let left = Duration::try_from(left).unwrap_or_default();
         let failures = Failures::told_by(status).of(class).max(1);
         let hold = Hold { class, until: self.ctx.clock.elapsed().saturating_add(left), failures, restored: true };
@@ -44,12 +43,12 @@ impl Pass<'_> {
     }
 
     /// What another resource with this account was told to wait.
-    pub(super) fn account_hold(&self, view: &View, inputs: &Inputs) -> Option<Step> {
+    pub(super) fn account_hold(&self, view: &View, account: AccountFingerprint) -> Option<Step> {
         if view.change.lifts {
             return None;
         }
         let elapsed = self.ctx.clock.elapsed();
-        let hold = self.ctx.limits.hold(self.account_of(inputs)?, &self.key, elapsed)?;
+        let hold = self.ctx.limits.hold(account, &self.key, elapsed)?;
         // As it was told, if it was: two operators may know of different ends, and would write against each other.
         let told = self.token.status.as_ref().and_then(held_by_account).filter(|(_, until)| *until > view.now);
         let (trouble, until) = told.unwrap_or_else(|| {
@@ -61,10 +60,10 @@ impl Pass<'_> {
     }
 
     /// The right to ask with this account; or what to do while another resource asks first, or was told to wait meanwhile.
-    pub(super) fn turn(&self, view: &View, inputs: &Inputs) -> Result<Turn, Step> {
+    pub(super) fn turn(&self, view: &View, account: AccountFingerprint) -> Result<Turn, Step> {
         let elapsed = (!view.change.lifts).then(|| self.ctx.clock.elapsed());
-        let turn = self.account_of(inputs).and_then(|account| self.ctx.limits.turn(account, &self.key, elapsed));
-        turn.ok_or_else(|| self.account_hold(view, inputs).unwrap_or(Step::Behind))
+        let turn = self.ctx.limits.turn(account, &self.key, elapsed);
+        turn.ok_or_else(|| self.account_hold(view, account).unwrap_or(Step::Behind))
     }
 
     /// The issuer's clock, by the head of its answer.

@@ -3,7 +3,7 @@
 use super::Pass;
 use crate::api::{CaBundleKind, ObjectVersion, VerteilToken};
 use crate::ca::{CaBundle, Found, read_ca};
-use crate::cluster::{ApiError, Seen, config_map_key, version};
+use crate::cluster::{ApiError, config_map_key, version};
 use crate::decide::Trouble;
 use crate::memory::Key;
 use crate::reconcile::Context;
@@ -64,5 +64,5 @@ pub(super) fn is_unchanged(token: &VerteilToken, verified: Option<&ObjectVersion
         CaBundleKind::ConfigMap => &ctx.config_maps,
     };
     let seen = versions.get(&Key::of(token).beside(&source.name));
-    verified.is_some_and(|verified| seen == Seen::Version(verified.clone()))
+    verified.is_some_and(|verified| seen.is(verified))
 }

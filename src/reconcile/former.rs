@@ -18,7 +18,7 @@ impl Pass<'_> {
         if would_add_owner(former, &marked) && !self.may_name_owner().await? {
             return Ok(false);
         }
-        match self.ctx.cluster.write_secret(&marked, false).await {
+        match self.ctx.cluster.write_secret(marked, false).await {
             Ok(_) => {
                 self.ctx.metrics.secret_written("repair");
                 tracing::info!("the Secret of the former name is left behind");

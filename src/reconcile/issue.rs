@@ -36,7 +36,7 @@ use super::{Pass, Step};
 use crate::api::{IssueReason, RENEW_ANNOTATION};
 use crate::cluster::{ApiError, Occurrence, version};
 use crate::credentials::check_issuer;
-use crate::decide::{FailureClass, Reason, Trouble, covers_request};
+use crate::decide::{FailureClass, covers_request};
 use crate::issuer::{Answer, Exchange, Failure, Turn, host_of, interpret};
 use crate::memory::{Entry, Issued, OwnClaim};
 use crate::secret::{Content, placeholder};
@@ -70,19 +70,18 @@ impl Pass<'_> {
         };
         let spec = &self.token.spec;
         let timeout = spec.timeout.signed();
-        let exchange =
-            match check_issuer(&spec.token_url, self.ctx.allow_http, &self.ctx.allowed_hosts).and_then(|_| {
-                Exchange::new(spec, &inputs).map_err(|e| Trouble::new(Reason::IssuerNotAllowed, e.to_string()))
-            }) {
-                Ok(exchange) => Exchange { ca, ..exchange },
-                Err(trouble) => return Ok(Step::Blocked { trouble, until: None }),
-            };
-        if let Some(step) = self.account_hold(view, &inputs) {
+        let url = match check_issuer(&spec.token_url, self.ctx.allow_http, &self.ctx.allowed_hosts) {
+            Ok(url) => url,
+            Err(trouble) => return Ok(Step::Blocked { trouble, until: None }),
+        };
+        let (host, exchange) = (host_of(&url), Exchange::new(url, spec, &inputs, ca));
+        let account = self.ctx.process_key.account(&host, inputs.username());
+        if let Some(step) = self.account_hold(view, account) {
             // No dry run follows that would show whether there is a Secret.
             return Ok(if fetched.assumed_absent { Step::LookAgain } else { step });
         }
         let priority = priority(view.held_until(), view.now);
-        let Some(_permit) = self.ctx.permits.obtain(&host_of(&exchange.url), &self.key, priority) else {
+        let Some(_permit) = self.ctx.permits.obtain(&host, &self.key, priority) else {
             return Ok(Step::Queued);
         };
         // Another resource may name the Secret that is not there yet.
@@ -93,7 +92,7 @@ impl Pass<'_> {
         if let Some(step) = self.dry_run(fetched, view).await? {
             return Ok(step);
         }
-        let turn = match self.turn(view, &inputs) {
+        let turn = match self.turn(view, account) {
             Ok(turn) => turn,
             Err(step) => return Ok(step),
         };
@@ -251,7 +250,7 @@ impl Pass<'_> {
     /// Whether the apiserver would take the Secret: quota, admission and RBAC refuse before a token is spent.
     async fn dry_run(&mut self, fetched: &mut Fetched, view: &View) -> Result<Option<Step>, ApiError> {
         let secret = placeholder(&self.token, fetched.secret.as_ref());
-        match self.write_secret(&secret, true).await {
+        match self.write_secret(secret, true).await {
             Ok(_) => {
                 fetched.assumed_absent = false;
                 Ok(None)

@@ -201,7 +201,12 @@ impl Context {
 pub async fn reconcile(token: &VerteilToken, ctx: &Context) -> Result<Action, ApiError> {
     let key = Key::of(token);
     let mut ends = Ends { ctx, key: &key, in_line: false };
-    let action = match reconcile_once(token, ctx, &key).await? {
+    let next = match glance(token, ctx, &key) {
+        Some(action) => Next::Look(action),
+        // On the heap: most passes end at a glance, and those that wait for their turn hold nothing yet.
+        None => Box::pin(reconcile_once(token, ctx, &key)).await?,
+    };
+    let action = match next {
         Next::Look(action) => action,
         Next::InLine(action) => {
             ends.in_line = true;
@@ -237,15 +242,18 @@ impl Drop for Ends<'_> {
     }
 }
 
-async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Result<Next, ApiError> {
+/// The look that costs no call. None if a resource needs more.
+fn glance(token: &VerteilToken, ctx: &Context, key: &Key) -> Option<Action> {
     if ctx.memory.is_stale(key, number(&token.metadata)) {
-        return Ok(Next::Look(Action::requeue(STALE_SLEEP)));
+        return Some(Action::requeue(STALE_SLEEP));
     }
-    if let Some(until) = settled_until(token, ctx) {
-        let end = token.status.as_ref().and_then(|status| status.expires_at.as_ref()).map(|time| time.0);
-        FirstLook::Settled(end).note(ctx, key);
-        return Ok(Next::Look(sleep_until(until, ctx.clock.now())));
-    }
+    let until = settled_until(token, ctx)?;
+    let end = token.status.as_ref().and_then(|status| status.expires_at.as_ref()).map(|time| time.0);
+    FirstLook::Settled(end).note(ctx, key);
+    Some(sleep_until(until, ctx.clock.now()))
+}
+
+async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Result<Next, ApiError> {
     let mut pass = Pass { ctx, key: key.clone(), token: token.clone(), confirmed: false };
     if !pass.has_unsaved() && !ctx.leads() {
         // Standing by, there is nothing to do but to save. Leadership rings.

@@ -5,7 +5,6 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::core::ObjectMeta;
 
 use super::look::{Fetched, View, immutable};
 use super::report::forbidden;
@@ -35,11 +34,11 @@ impl Pass<'_> {
         if names_owner && !self.may_name_owner().await? {
             return Ok(Step::LookAgain);
         }
-        match self.write_secret(&secret, false).await {
-            Ok(meta) => {
+        match self.write_secret(secret, false).await {
+            Ok(written) => {
                 self.count_write(if existed { "update" } else { "create" });
                 self.tell_of_adoption(fetched, None);
-                self.wrote(fetched, secret, meta);
+                self.wrote(fetched, written);
                 self.count_if_superseding(view, &issued);
                 self.ctx.memory.with(&self.key, |entry| entry.saved = true);
                 Ok(Step::Decide)
@@ -63,12 +62,12 @@ impl Pass<'_> {
         if names_owner && !self.may_name_owner().await? {
             return Ok(Step::Rest);
         }
-        match self.write_secret(&secret, false).await {
-            Ok(meta) => {
+        match self.write_secret(secret, false).await {
+            Ok(written) => {
                 self.count_write("repair");
                 tracing::info!("repaired the Secret from its own record");
                 self.tell_of_adoption(fetched, Some(content));
-                self.wrote(fetched, secret, meta);
+                self.wrote(fetched, written);
                 Ok(Step::Decide)
             }
             Err(error) => self.refused_write(error, fetched, view),
@@ -92,9 +91,9 @@ impl Pass<'_> {
         self.tell_of(Occurrence::SecretAdopted, &note);
     }
 
-    fn wrote(&self, fetched: &mut Fetched, secret: Secret, meta: ObjectMeta) {
+    fn wrote(&self, fetched: &mut Fetched, written: Secret) {
         self.ctx.memory.with(&self.key, |entry| entry.refused_writes = None);
-        fetched.secret = Some(Secret { metadata: meta, ..secret });
+        fetched.secret = Some(written);
     }
 
     /// A write of the Secret, or its dry run, did not succeed.

@@ -6,7 +6,6 @@ use kube::ResourceExt;
 use super::Context;
 use super::authority::is_unchanged;
 use crate::api::{RENEW_ANNOTATION, VerteilToken};
-use crate::cluster::Seen;
 use crate::decide::{SECRET_CONTESTED, condition, contest, rollout_is_settled};
 use crate::memory::Key;
 use crate::secret::FORMAT;
@@ -24,8 +23,8 @@ pub fn settled_until(token: &VerteilToken, ctx: &Context) -> Option<Timestamp> {
     let stored = if in_memory_only { ctx.store.seen(token) } else { seen(token.secret_name()) };
     let unchanged = verified.generation == token.metadata.generation?
         && verified.format == FORMAT
-        && stored == Seen::Version(verified.secret.clone())
-        && seen(&token.spec.credentials_secret_ref.name) == Seen::Version(verified.credentials.clone())
+        && stored.is(&verified.secret)
+        && seen(&token.spec.credentials_secret_ref.name).is(&verified.credentials)
         && is_unchanged(token, verified.ca.as_ref(), ctx);
     let served =
         token.annotations().get(RENEW_ANNOTATION).is_none_or(|v| Some(v) == status.last_renew_request.as_ref());

@@ -8,7 +8,6 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
-use kube::core::ObjectMeta;
 
 use super::Pass;
 use super::look::choose;
@@ -54,16 +53,16 @@ impl Pass<'_> {
         }
     }
 
-    /// Writes the token Secret, or tries whether it could be.
-    pub(super) async fn write_secret(&self, secret: &Secret, dry_run: bool) -> Result<ObjectMeta, ApiError> {
+    /// Writes the token Secret, or tries whether it could be. Returns what was written.
+    pub(super) async fn write_secret(&self, secret: Secret, dry_run: bool) -> Result<Secret, ApiError> {
         if self.ctx.store.is_in_memory() {
-            return if dry_run { Ok(ObjectMeta::default()) } else { self.ctx.store.write(&self.token, secret) };
+            return if dry_run { Ok(secret) } else { self.ctx.store.write(&self.token, secret) };
         }
-        let meta = self.ctx.cluster.write_secret(secret, dry_run).await?;
+        let written = self.ctx.cluster.write_secret(secret, dry_run).await?;
         if !dry_run {
-            self.ctx.versions.note(&self.key.beside(self.token.secret_name()), Some(&meta));
+            self.ctx.versions.note(&self.key.beside(self.token.secret_name()), Some(&written.metadata));
         }
-        Ok(meta)
+        Ok(written)
     }
 
     /// Counts a write, if it went to a Secret.
@@ -138,7 +137,7 @@ impl Pass<'_> {
             let secret = self.ctx.cluster.secret(&self.key.beside(&name)).await?;
             let ours = secret.as_ref().filter(|secret| self.judge_stored(Some(secret)).stored.is_ours());
             let written = match ours.and_then(|secret| emptied(&self.token, secret)) {
-                Some(secret) => self.ctx.cluster.write_secret(&secret, false).await.map(drop),
+                Some(secret) => self.ctx.cluster.write_secret(secret, false).await.map(drop),
                 None => Ok(()),
             };
             match written {

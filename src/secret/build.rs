@@ -1,6 +1,7 @@
 //! The Secret as it should be.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
@@ -16,7 +17,7 @@ use crate::api::{
     ISSUED_AT_ANNOTATION, MANAGED_BY_LABEL, MANAGER, RECORD_SEAL_ANNOTATION, RENEW_ANNOTATION, RENEWED_ANNOTATION,
     SUPERSEDED_BY_ANNOTATION, TOKEN_LABEL, VerteilToken,
 };
-use crate::token::{Record, RecordError, RecordSeal};
+use crate::token::{Record, RecordSeal};
 
 /// The layout of the Secret that [`build`] makes. A change of it makes every Secret be looked at once, and repaired.
 pub const FORMAT: i64 = 1;
@@ -63,17 +64,24 @@ pub fn build(resource: &VerteilToken, existing: Option<&Secret>, content: &Conte
 /// about the real one (names, sizes, labels, annotations) is in it.
 #[must_use]
 pub fn placeholder(resource: &VerteilToken, existing: Option<&Secret>) -> Secret {
-    let Ok(record) = placeholder_record() else { return frame(resource, existing) };
-    let record_seal = RecordSeal::of(&record).as_str().to_owned();
+    let Some(content) = &*PLACEHOLDER else { return frame(resource, existing) };
     let renewed = resource.annotations().get(RENEW_ANNOTATION).cloned();
-    build(resource, existing, &Content { input_seal: Some(record_seal.clone()), record_seal, renewed, record })
+    build(resource, existing, &Content { renewed, ..content.clone() })
 }
 
 /// A record as an issuer's answer would make it, with a long token that is none.
-pub(super) fn placeholder_record() -> Result<Record, RecordError> {
-    let requested_at = Timestamp::UNIX_EPOCH.saturating_add(SignedDuration::from_hours(500_000)).unwrap_or_default();
-    Record::new("-".repeat(PLACEHOLDER_LENGTH).into(), "Bearer".into(), 43_199, requested_at, requested_at)
+pub(super) fn placeholder_record() -> Option<&'static Record> {
+    PLACEHOLDER.as_ref().map(|content| &content.record)
 }
+
+/// Made once: its seal is the same each time.
+static PLACEHOLDER: LazyLock<Option<Content>> = LazyLock::new(|| {
+    let requested_at = Timestamp::UNIX_EPOCH.saturating_add(SignedDuration::from_hours(500_000)).unwrap_or_default();
+    let token = "-".repeat(PLACEHOLDER_LENGTH);
+    let record = Record::new(token.into(), "Bearer".into(), 43_199, requested_at, requested_at).ok()?;
+    let record_seal = RecordSeal::of(&record).as_str().to_owned();
+    Some(Content { input_seal: Some(record_seal.clone()), record_seal, renewed: None, record })
+});
 
 /// Whether `wanted` names an owner that `existing` does not.
 #[must_use]

@@ -85,8 +85,9 @@ pub fn judge(
         }
         _ => written.map(str::to_owned),
     };
+    let seal = RecordSeal::of(&record);
     let content = Content {
-        record_seal: kept_or_made(secret, &record),
+        record_seal: kept_or_made(secret, &seal),
         input_seal,
         renewed: annotation(secret, RENEWED_ANNOTATION)
             .map(str::to_owned)
@@ -94,7 +95,7 @@ pub fn judge(
         record,
     };
     let tidy = build(resource, Some(secret), &content) == *secret;
-    let held = Held { validity: content.record.validity(), seal: RecordSeal::of(&content.record), current, tidy };
+    let held = Held { validity: content.record.validity(), seal, current, tidy };
     Judged { stored: Stored::Held(held), content: Some(content), trouble: None, writer: None, seen: Vec::new() }
 }
 
@@ -119,10 +120,12 @@ fn read_record(secret: &Secret, status: &VerteilTokenStatus) -> Result<(Record, 
     let record = Record::parse(json)?;
     let verdict = |text: Option<&str>| text.map(|text| RecordSeal::check(text, &record));
     let annotated = verdict(annotation(secret, RECORD_SEAL_ANNOTATION));
+    if matches!(annotated, Some(Verdict::Holds | Verdict::Unknown)) {
+        return Ok((record, true));
+    }
     match (annotated, verdict(status.record_seal.as_deref())) {
-        (Some(Verdict::Holds | Verdict::Unknown), _) => Ok((record, true)),
         (_, Some(Verdict::Holds)) | (None, Some(Verdict::Unknown) | None) => Ok((record, false)),
-        (Some(Verdict::Broken), _) | (None, Some(Verdict::Broken)) => Err(RecordError::Altered),
+        (Some(_), _) | (None, Some(Verdict::Broken)) => Err(RecordError::Altered),
     }
 }
 
@@ -133,10 +136,9 @@ fn read_import(secret: &Secret) -> Result<(Record, bool), RecordError> {
 }
 
 /// The annotated seal if a newer version made it, else this version's.
-fn kept_or_made(secret: &Secret, record: &Record) -> String {
-    annotation(secret, RECORD_SEAL_ANNOTATION)
-        .filter(|text| RecordSeal::check(text, record) == Verdict::Unknown)
-        .map_or_else(|| RecordSeal::of(record).as_str().to_owned(), str::to_owned)
+fn kept_or_made(secret: &Secret, seal: &RecordSeal) -> String {
+    let newer = annotation(secret, RECORD_SEAL_ANNOTATION).filter(|text| RecordSeal::is_newer(text));
+    newer.unwrap_or_else(|| seal.as_str()).to_owned()
 }
 
 /// Who else wrote to the Secret, last.

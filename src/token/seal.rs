@@ -49,6 +49,12 @@ impl RecordSeal {
         check(RECORD_VERSION, text, record.access_token(), &Self::message(record))
     }
 
+    /// Whether the written seal `text` is of a later version than this program's.
+    #[must_use]
+    pub fn is_newer(text: &str) -> bool {
+        text.split_once('.').is_some_and(|(version, _)| is_newer(version, RECORD_VERSION))
+    }
+
     /// A seal as it was written down before, unchecked.
     #[must_use]
     pub const fn written(text: String) -> Self {

@@ -83,7 +83,7 @@ fn run_all(in_memory: bool, lists: u64) {
 }
 
 async fn run_lists(in_memory: bool, seeds: impl Iterator<Item = u64>) -> Result<(), String> {
-    let (endpoint, issuer) = (Endpoint::start().await, Issuer::new().unwrap());
+    let (endpoint, issuer) = (Endpoint::start().await, Issuer::new(8).unwrap());
     for seed in seeds {
         let mut run = Run::new(seed, in_memory, &issuer, &endpoint);
         if let Err(why) = run_list(&mut run).await {

@@ -28,7 +28,7 @@ async fn a_pass_that_panics_leaves_the_permit_that_was_kept_for_it_to_the_next()
     rustls::crypto::ring::default_provider().install_default().ok();
     let (sender, mut arrivals) = mpsc::unbounded_channel();
     let clock = Arc::new(ModelClock::new());
-    let mut operator = Operator::start(1, false, &Issuer::new().unwrap(), &clock, &sender);
+    let mut operator = Operator::start(1, false, &Issuer::new(1).unwrap(), &clock, &sender);
     // With the credentials known to be there, a resource stands in line before it reads anything.
     let credentials = ObjectMeta {
         name: Some("credentials".into()),
@@ -48,7 +48,7 @@ async fn a_pass_that_panics_leaves_the_permit_that_was_kept_for_it_to_the_next()
     // Of a host that was never asked there is one permit, and the first has it.
     let mut waits = Operator {
         ctx: Arc::clone(&operator.ctx),
-        ..Operator::start(2, false, &Issuer::new().unwrap(), &clock, &sender)
+        ..Operator::start(2, false, &Issuer::new(1).unwrap(), &clock, &sender)
     };
     waits.look(token("good"), &sender);
     let Some(Arrival::End { result: Some(Ok(_)), .. }) = arrivals.recv().await else { panic!("it stands in line") };

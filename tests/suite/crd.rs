@@ -1,7 +1,10 @@
 //! Is the definition what the types say, and does the apiserver take it without a word?
 
+use serde_json::json;
 use testbed::{ControlPlane, World};
 use verteil_token_operator::api;
+
+use crate::OPERATOR;
 
 #[test]
 fn the_file_in_crds_is_what_the_types_say() {
@@ -22,10 +25,24 @@ async fn the_apiserver_accepts_it_without_warnings() {
     output.succeeded();
 }
 
+/// Field by field it would be a third of each resource, which is stored, sent and read with every change.
+#[tokio::test]
+async fn who_wrote_the_status_is_written_down_in_a_word() {
+    let world = World::new().await;
+    let _operator = world.operator(OPERATOR, &[]).await;
+    world.create_token("flight", json!({})).await;
+    world.ready("flight").await;
+    let token = world.tokens().get("flight").await.unwrap();
+    let writes = token.metadata.managed_fields.unwrap();
+    let ours: Vec<_> = writes.iter().filter(|write| write.manager.as_deref() == Some(api::MANAGER)).collect();
+    assert_eq!(ours.len(), 1, "{ours:?}");
+    assert_eq!(ours[0].fields_v1.as_ref().unwrap().0, json!({"f:status": {}}));
+}
+
 #[tokio::test]
 async fn a_new_resource_waits_for_an_operator() {
     let world = World::new().await;
-    world.create_token("new", serde_json::json!({})).await;
+    world.create_token("new", json!({})).await;
     let status = world.tokens().get("new").await.unwrap().status.unwrap();
     assert_eq!(status.observed_generation, Some(-1));
 }

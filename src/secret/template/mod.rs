@@ -55,8 +55,8 @@ pub fn template_keys(resource: &VerteilToken) -> impl Iterator<Item = &str> {
 
 /// Finds what is wrong with a template whatever token comes.
 pub fn check_templates(resource: &VerteilToken) -> Result<(), TemplateError> {
-    let Ok(record) = placeholder_record() else { return Ok(()) };
-    match render_all(resource, &record, Depth::All).failed {
+    let Some(record) = placeholder_record() else { return Ok(()) };
+    match render_all(resource, record, Depth::All).failed {
         Some(error) => Err(error),
         None => Ok(()),
     }

@@ -150,7 +150,7 @@ async fn process(world: &World, clock: &TestClock) -> (Arc<Context>, mpsc::Unbou
     let (bell, rings) = mpsc::unbounded_channel();
     let context = Context {
         cluster,
-        issuer: Issuer::new().expect("a client"),
+        issuer: Issuer::new(8).expect("a client"),
         clock: Arc::new(clock.clone()),
         store: Arc::new(verteil_token_operator::store::Store::new(false, Arc::clone(&identity), bell.clone())),
         memory: Arc::new(Memory::default()),

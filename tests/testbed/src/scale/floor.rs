@@ -52,7 +52,7 @@ async fn issue(cluster: &Cluster, number: usize, token: &VerteilToken) -> anyhow
         string_data: Some([("verteil_token.json".to_owned(), "x".repeat(SECRET_BYTES))].into()),
         ..Default::default()
     };
-    cluster.write_secret(&secret, true).await?;
+    cluster.write_secret(secret.clone(), true).await?;
     let settled = serde_json::from_str::<VerteilToken>(SETTLED)?.status.context("a status")?;
     let claim = json!({"id": "floor", "holder": "floor", "startedAt": TIME, "seconds": 30});
     let claim = VerteilTokenStatus {
@@ -62,7 +62,7 @@ async fn issue(cluster: &Cluster, number: usize, token: &VerteilToken) -> anyhow
         ..VerteilTokenStatus::default()
     };
     let claimed = cluster.write_status(token, &claim).await?;
-    cluster.write_secret(&secret, false).await?;
+    cluster.write_secret(secret, false).await?;
     cluster.write_status(&claimed, &settled).await?;
     Ok(())
 }
