@@ -59,7 +59,7 @@ pub struct Entry {
     /// Somebody else has reached the host since the last attempt, which could not.
     pub reachable: bool,
     /// How far the issuer's clock is ahead, as measured and not yet told.
-    pub clock_offset: Option<SignedDuration>,
+    pub clock_offset: Option<Box<SignedDuration>>,
     /// A failed attempt that the status does not tell yet.
     pub untold: Option<Box<Failed>>,
     /// The trouble of an attempt that was logged with it, until a status tells of it: no second line is needed then.
@@ -71,9 +71,9 @@ pub struct Entry {
     /// When the last request that brought a token went out, by the same clock.
     pub last_issue: Option<Duration>,
     /// The time of a last request that lies ahead of the clock, which was set back, and when it was first seen.
-    pub request_ahead: Option<(Timestamp, Duration)>,
+    pub request_ahead: Option<Box<(Timestamp, Duration)>>,
     /// The same of the end of a wait.
-    pub wait_ahead: Option<(Timestamp, Duration)>,
+    pub wait_ahead: Option<Box<(Timestamp, Duration)>>,
     /// The claim that this process made last.
     pub claim: Option<OwnClaim>,
     /// It was made over somebody else's that had run out, and no request has followed yet.
@@ -91,7 +91,7 @@ pub struct Entry {
     /// The version that the watch told of meanwhile.
     pub told_meanwhile: Option<u64>,
     /// Writes of the Secret that were refused in a row, and when the next one may be tried.
-    pub refused_writes: Option<(u32, Duration)>,
+    pub refused_writes: Option<Box<(u32, Duration)>>,
     /// Passes that failed at the apiserver in a row.
     pub failures: u32,
     /// Answers in a row that gave a token without any life left, or the stored one with next to none.

@@ -16,7 +16,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::ApiError;
-use super::decode::{BellMeta, Object};
+use super::bell::BellMeta;
+use super::decode::Object;
 use crate::api::{MANAGER, ObjectVersion, VerteilToken, VerteilTokenSpec, VerteilTokenStatus};
 use crate::memory::Key;
 use crate::secret::confidential;

@@ -1,10 +1,9 @@
-//! What the watches decode of an object: what is looked at, and nothing else. `managedFields` and what kubectl applied last are
-//! larger than the rest together; with labels and others' annotations they are skipped as they come in, neither parsed nor kept.
+//! What is decoded of a resource: what is looked at, and nothing else. `managedFields` and what kubectl applied last may be larger
+//! than the rest together; with labels and others' annotations they are skipped as they come in, neither parsed nor kept.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
@@ -31,12 +30,6 @@ const OWN_ANNOTATIONS: &str = "verteil.dev/";
 #[derive(Clone, Debug)]
 pub struct Tokens(Arc<Result<VerteilToken, InvalidObject>>);
 
-/// An object of kind `K` of which only the version matters: its name, uid and resource version.
-pub struct Bell<K> {
-    metadata: ObjectMeta,
-    kind: PhantomData<fn() -> K>,
-}
-
 /// A VerteilToken as it comes, of which only what is looked at is decoded.
 #[derive(Deserialize)]
 pub(super) struct Object {
@@ -57,12 +50,6 @@ struct Parts<'a> {
     status: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-struct MetadataOnly<M> {
-    #[serde(default)]
-    metadata: M,
-}
-
 /// Of a resource's metadata.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -76,16 +63,6 @@ struct TokenMeta {
     deletion_timestamp: Option<Time>,
     #[serde(deserialize_with = "own_annotations")]
     annotations: Option<BTreeMap<String, String>>,
-}
-
-/// Of the metadata of an object that is only a bell.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct BellMeta {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
 }
 
 // === impl Object ===
@@ -148,69 +125,6 @@ impl Resource for Tokens {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         Arc::make_mut(&mut self.0).as_mut().map_or_else(|invalid| &mut invalid.metadata, VerteilToken::meta_mut)
-    }
-}
-
-// === impl Bell ===
-
-impl<'de, K> Deserialize<'de> for Bell<K> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let metadata = MetadataOnly::<BellMeta>::deserialize(deserializer)?.metadata.into();
-        Ok(Self { metadata, kind: PhantomData })
-    }
-}
-
-impl<K> Clone for Bell<K> {
-    fn clone(&self) -> Self {
-        Self { metadata: self.metadata.clone(), kind: PhantomData }
-    }
-}
-
-impl<K> fmt::Debug for Bell<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bell").field("name", &self.metadata.name).finish_non_exhaustive()
-    }
-}
-
-impl<K: Resource<DynamicType = ()>> Resource for Bell<K> {
-    type DynamicType = ();
-    type Scope = K::Scope;
-
-    /// Without this the data of every Secret would come along.
-    fn metadata_api() -> bool {
-        true
-    }
-
-    fn kind((): &()) -> Cow<'_, str> {
-        K::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        K::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        K::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        K::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
-// === impl BellMeta ===
-
-impl From<BellMeta> for ObjectMeta {
-    fn from(BellMeta { name, namespace, uid, resource_version }: BellMeta) -> Self {
-        Self { name, namespace, uid, resource_version, ..Self::default() }
     }
 }
 
@@ -292,7 +206,6 @@ fn without_place(error: &serde_json::Error) -> String {
 mod tests {
     #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a failed test")]
 
-    use k8s_openapi::api::core::v1::Secret;
     use kube::ResourceExt as _;
     use kube::core::{ObjectList, WatchEvent};
     use serde_json::{Value, json};
@@ -375,23 +288,5 @@ mod tests {
             unreachable!("an error")
         };
         assert_eq!(status.code, 410);
-    }
-
-    #[test]
-    fn of_a_secret_only_the_version_is_kept() {
-        let meta = json!({"name": "s", "namespace": "search", "uid": "u", "resourceVersion": "7", "labels": {"a": "b"},
-            "managedFields": [{"manager": "kubectl", "fieldsV1": {"f:data": {}}}]});
-        let page = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {},
-            "items": [{"metadata": meta}]});
-        let list: ObjectList<Bell<Secret>> = serde_json::from_str(&page.to_string()).unwrap();
-        let kept = ObjectMeta {
-            name: Some("s".into()),
-            namespace: Some("search".into()),
-            uid: Some("u".into()),
-            resource_version: Some("7".into()),
-            ..ObjectMeta::default()
-        };
-        assert_eq!(list.items[0].meta(), &kept);
-        assert!(Bell::<Secret>::metadata_api());
     }
 }

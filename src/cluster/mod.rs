@@ -1,5 +1,6 @@
 //! The apiserver: every call that is made to it, each with a time-out, and every watch.
 
+mod bell;
 mod calls;
 mod decode;
 mod error;
@@ -11,9 +12,10 @@ mod versions;
 mod watch;
 mod workloads;
 
+pub use bell::Bell;
 pub use calls::Cluster;
 pub(crate) use calls::{config_map_key, version};
-pub use decode::{Bell, Tokens};
+pub use decode::Tokens;
 pub use error::ApiError;
 pub use events::{Events, Note, Severity};
 pub use occurrence::Occurrence;

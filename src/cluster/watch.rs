@@ -11,7 +11,8 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
 
-use super::decode::{Bell, Tokens};
+use super::bell::Bell;
+use super::decode::Tokens;
 use super::{ApiError, Versions};
 use crate::api::VerteilToken;
 use crate::memory::Key;

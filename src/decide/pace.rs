@@ -121,7 +121,7 @@ pub fn unscheduled_after(reason: IssueReason, unscheduled: u32) -> u32 {
 /// back. `latest` moves on with the clock, so that without the memory of that moment a wait would end only when the clock has
 /// caught up.
 pub fn since_first_sight(
-    ahead: &mut Option<(Timestamp, Duration)>,
+    ahead: &mut Option<Box<(Timestamp, Duration)>>,
     at: Timestamp,
     latest: Timestamp,
     elapsed: Duration,
@@ -130,8 +130,8 @@ pub fn since_first_sight(
         *ahead = None;
         return at;
     }
-    let (_, since) = ahead.filter(|(seen, _)| *seen == at).unwrap_or((at, elapsed));
-    *ahead = Some((at, since));
+    let since = ahead.as_deref().filter(|(seen, _)| *seen == at).map_or(elapsed, |(_, since)| *since);
+    *ahead = Some((at, since).into());
     let gone = SignedDuration::try_from(elapsed.saturating_sub(since)).unwrap_or(SignedDuration::MAX);
     latest.saturating_sub(gone).unwrap_or(Timestamp::MIN)
 }

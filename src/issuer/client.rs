@@ -226,8 +226,10 @@ mod tests {
                 server.release();
             };
             futures::join!(futures::future::join_all(sent), released);
-            assert_eq!((server.count(), server.connections()), (8 * round, 8));
+            assert_eq!(server.count(), 8 * round);
         }
+        // One that was not back yet when the next round began may have been replaced.
+        assert!(server.connections() <= 12, "{}", server.connections());
     }
 
     #[test]

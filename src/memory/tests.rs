@@ -1,6 +1,12 @@
 use super::*;
 use crate::token::Record;
 
+/// Each resource has one, so that ten thousand take 2.5 MiB. The allocator's next larger piece is of 320 bytes.
+#[test]
+fn an_entry_fits_into_256_bytes() {
+    assert!(size_of::<Entry>() <= 256, "{}", size_of::<Entry>());
+}
+
 fn key(name: &str) -> Key {
     Key { namespace: "a".into(), name: name.into() }
 }

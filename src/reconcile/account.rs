@@ -71,12 +71,13 @@ impl Pass<'_> {
         let Some(date) = date_of(raw) else { return };
         let offset = clock_offset(date, requested_at, self.ctx.clock.now());
         self.ctx.metrics.set_clock_skew(offset.as_secs());
-        self.ctx.memory.with(&self.key, |entry| entry.clock_offset = Some(offset));
+        self.ctx.memory.with(&self.key, |entry| entry.clock_offset = Some(offset.into()));
     }
 
     /// Tells what this pass has measured, once: two operators with different clocks must not write against each other.
     pub(super) fn tell_clock(&self, status: &mut VerteilTokenStatus, now: Timestamp) {
-        if let Some(offset) = self.ctx.memory.peek(&self.key, |entry| entry.clock_offset).flatten() {
+        if let Some(offset) = self.ctx.memory.peek(&self.key, |entry| entry.clock_offset.as_deref().copied()).flatten()
+        {
             tell_clock_skew(status, offset, self.token.metadata.generation.unwrap_or_default(), now);
         }
     }

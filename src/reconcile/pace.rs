@@ -75,7 +75,7 @@ impl Pass<'_> {
             leading: self.ctx.leads(),
             not_before: told_wait.filter(|_| !change.lifts && !reachable),
             own_not_before: entry.not_before.map(by_now).filter(|_| !change.lifts && !entry.reachable),
-            write_not_before: entry.refused_writes.map(|(_, until)| by_now(until)),
+            write_not_before: entry.refused_writes.as_deref().map(|(_, until)| by_now(*until)),
             last_request: told_request.max(entry.last_request.map(by_now)),
             last_issue: told_issue.max(entry.last_issue.map(by_now)),
             unscheduled: status.unscheduled_issues.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),

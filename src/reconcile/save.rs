@@ -112,11 +112,11 @@ impl Pass<'_> {
             }),
         };
         let until = self.ctx.memory.with(&self.key, |entry| {
-            let refused = entry.refused_writes.map_or(0, |(count, _)| count);
+            let refused = entry.refused_writes.as_deref().map_or(0, |(count, _)| *count);
             let wait = SignedDuration::from_secs((FIRST_WAIT << refused.min(10)).min(LAST_WAIT));
             let until = view.now.saturating_add(wait).unwrap_or(Timestamp::MAX);
             let ends = self.ctx.clock.elapsed().saturating_add(Duration::try_from(wait).unwrap_or_default());
-            entry.refused_writes = Some((refused.saturating_add(1), ends));
+            entry.refused_writes = Some((refused.saturating_add(1), ends).into());
             entry.logged = Some(trouble.reason);
             until
         });
