@@ -16,7 +16,7 @@ pub fn crd() -> CustomResourceDefinition {
         let Some(properties) = root.and_then(|r| r.properties.as_mut()) else { continue };
         if let Some(status) = properties.get_mut("status") {
             status.default = Some(JSON(serde_json::json!({ "observedGeneration": -1 })));
-            // One program writes it, as a whole. Written down field by field, who wrote what would be half of each resource.
+            // One program writes it, as a whole: who wrote which field of it need not be stored, sent and read with every change.
             status.x_kubernetes_map_type = Some("atomic".into());
         }
     }

@@ -25,8 +25,8 @@ const LARGEST_BODY: usize = 64 * 1024;
 /// Clients that are kept for CA bundles, each with its connections. With more bundles than this in use, the one that has not
 /// been used for longest is made again.
 const MOST_CLIENTS: usize = 16;
-/// How long a connection is kept that nobody uses: less than the servers in use wait before they close one. To send on one that
-/// is being closed would make the request look unanswered.
+/// How long a connection is kept that nobody uses: less than most servers wait before they close one. To send on one that is
+/// being closed would make the request look unanswered.
 const IDLE: Duration = Duration::from_secs(4);
 
 /// The HTTP client for token endpoints. `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured.

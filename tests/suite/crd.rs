@@ -25,7 +25,6 @@ async fn the_apiserver_accepts_it_without_warnings() {
     output.succeeded();
 }
 
-/// Field by field it would be a third of each resource, which is stored, sent and read with every change.
 #[tokio::test]
 async fn who_wrote_the_status_is_written_down_in_a_word() {
     let world = World::new().await;
