@@ -31,7 +31,7 @@ pub async fn save_unsaved(ctx: &Context, patience: Duration) {
     tracing::info!(count = unsaved.len(), "saving what is still in memory");
     let saving = stream::iter(unsaved).for_each_concurrent(CONCURRENCY, |key| async move {
         // Of the highest level, as that of a pass.
-        let span = tracing::error_span!("drain", namespace = key.namespace, name = key.name);
+        let span = tracing::error_span!("drain", namespace = &*key.namespace, name = &*key.name);
         while !save(ctx, &key).instrument(span.clone()).await {
             tokio::time::sleep(PAUSE).await;
         }
@@ -40,7 +40,11 @@ pub async fn save_unsaved(ctx: &Context, patience: Duration) {
     let kept = if ctx.store.is_in_memory() { Vec::new() } else { ctx.store.keys() };
     for Key { namespace, name } in ctx.memory.unwritten().into_iter().chain(kept) {
         ctx.metrics.ambiguous();
-        tracing::warn!(namespace, name, "a token could not be saved before the end: it may be requested again");
+        tracing::warn!(
+            namespace = &*namespace,
+            name = &*name,
+            "a token could not be saved before the end: it may be requested again"
+        );
     }
 }
 

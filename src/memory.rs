@@ -9,20 +9,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use kube::{Resource, ResourceExt};
+use kube::Resource;
 
 use crate::api::{Attempted, IssueReason, Workload};
 use crate::decide::{Failures, Outcome, Reason, Trouble};
 use crate::secret::Content;
 use crate::token::{InputsFingerprint, RecordSeal};
 
-/// Namespace and name of one object.
+/// Namespace and name of one object. A clone is the same text: it is kept in many tables, and looked for in all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// metadata.namespace
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// metadata.name
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 /// What is remembered of each resource.
@@ -173,15 +173,22 @@ pub struct Attempt {
 // === impl Key ===
 
 impl Key {
+    /// Of this namespace and name.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+
     /// The key of `object`.
     pub fn of<K: Resource>(object: &K) -> Self {
-        Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+        let meta = object.meta();
+        let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
+        Self { namespace: text(&meta.namespace), name: text(&meta.name) }
     }
 
     /// The key of another object in the same namespace.
     #[must_use]
-    pub fn beside(&self, name: &str) -> Self {
-        Self { namespace: self.namespace.clone(), name: name.to_owned() }
+    pub fn beside(&self, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: Arc::clone(&self.namespace), name: name.into() }
     }
 }
 

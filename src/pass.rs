@@ -42,7 +42,7 @@ impl PassError {
 pub(crate) async fn pass(object: Arc<Tokens>, context: Arc<Context>) -> Result<Action, PassError> {
     let key = Key::of(object.as_ref());
     // Of the highest level: a filter that drops the span drops the resource's name from every line in it.
-    let span = tracing::error_span!("reconcile", namespace = key.namespace, name = key.name);
+    let span = tracing::error_span!("reconcile", namespace = &*key.namespace, name = &*key.name);
     let started = context.clock.elapsed();
     let pass = async {
         context.stop.run_until_cancelled(context.listed()).await;

@@ -180,7 +180,7 @@ pub async fn run(
 /// With tokens in memory only, the look at the Deployment that says at the end whether they are to be saved.
 fn begin_handover(client: &Client, args: &RunArgs, context: &Context) -> Option<Handover> {
     let name = args.deployment_name.clone().filter(|_| args.disable_token_persistence)?;
-    let key = Key { namespace: own_namespace(client), name };
+    let key = Key::new(own_namespace(client), name);
     Some(Handover::begin(context.cluster.clone(), key))
 }
 

@@ -68,13 +68,13 @@ impl TokenView {
     /// What is known at `now`.
     #[must_use]
     pub fn of(object: &Tokens, memory: &Memory, now: Timestamp) -> Self {
-        let Key { namespace, name } = Key::of(object);
+        let key = Key::of(object);
+        let (namespace, name) = (key.namespace.to_string(), key.name.to_string());
         let Ok(token) = object.get() else {
             let (token_info, reason) = (TokenInfo::default(), "Undecodable");
             return Self { namespace, name, token_available: false, token_info, renewal: None, reason, source: None };
         };
-        let known =
-            memory.peek(&Key::of(object), |entry| in_memory(token, entry).or_else(|| stored(token, Some(entry))));
+        let known = memory.peek(&key, |entry| in_memory(token, entry).or_else(|| stored(token, Some(entry))));
         let known = known.unwrap_or_else(|| stored(token, None));
         let token_info = known.as_ref().map_or_else(TokenInfo::default, |known| known.info(now));
         Self {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     fn key() -> Key {
-        Key { namespace: "a".into(), name: "flight".into() }
+        Key::new("a", "flight")
     }
 
     #[test]

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     fn key(name: &str) -> Key {
-        Key { namespace: "a".into(), name: name.into() }
+        Key::new("a", name)
     }
 
     #[tokio::test]

@@ -66,7 +66,7 @@ pub(crate) async fn work(
         let mut from_ours = received(from_ours).boxed();
         while let Some(key) = from_ours.next().await {
             for (scope, bell) in &bells_by_scope {
-                if scope.as_ref().is_none_or(|namespace| *namespace == key.namespace) {
+                if scope.as_ref().is_none_or(|namespace| **namespace == *key.namespace) {
                     // Nobody listens any more only at the end.
                     drop(bell.send(key.clone()));
                 }
@@ -99,7 +99,7 @@ pub(crate) async fn work(
                 context.count_unsaved();
             }
             Err(kube::runtime::controller::Error::ObjectNotFound(gone)) => {
-                let key = Key { namespace: gone.namespace.clone().unwrap_or_default(), name: gone.name.clone() };
+                let key = Key::new(gone.namespace.as_deref().unwrap_or_default(), &*gone.name);
                 // Gone while the watch was broken: only the queue has noticed.
                 context.forget(&key);
             }
@@ -123,7 +123,7 @@ fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) -> News {
     match change {
         Change::Exists(token) => {
             let key = Key::of(token);
-            context.remember(token);
+            context.remember(&key, token);
             if context.memory.found(&key) {
                 context.count_unsaved();
             }
@@ -156,7 +156,7 @@ fn announce_reuse(watched: &Resources, context: &Context) {
             undecodable += 1;
             continue;
         };
-        valid += usize::from(settled_until(token, context).is_some());
+        valid += usize::from(settled_until(&Key::of(&*object), token, context).is_some());
     }
     tracing::info!(
         resources,

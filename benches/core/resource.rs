@@ -80,7 +80,7 @@ fn context(token: &VerteilToken, now: Timestamp) -> Context {
         leading: Leadership::always(),
         stop: tokio_util::sync::CancellationToken::new(),
     };
-    context.remember(token);
+    context.remember(&Key::of(token), token);
     let verified = token.status.as_ref().unwrap().verified.as_ref().unwrap();
     for (name, version) in [("token-00042", &verified.secret), ("credentials", &verified.credentials)] {
         let ObjectVersion { uid, resource_version } = version.clone();
@@ -91,7 +91,7 @@ fn context(token: &VerteilToken, now: Timestamp) -> Context {
             resource_version: Some(resource_version),
             ..ObjectMeta::default()
         };
-        context.versions.note(&Key { namespace: "scale".into(), name: name.into() }, Some(&meta));
+        context.versions.note(&Key::new("scale", name), Some(&meta));
     }
     context
 }
@@ -122,19 +122,19 @@ pub fn resource(c: &mut Criterion) {
     let token = settled();
     let now = token.metadata.creation_timestamp.as_ref().unwrap().0 + Duration::from_secs(300);
     let context = context(&token, now);
-    assert!(settled_until(&token, &context).is_some(), "a look would be needed");
+    assert!(settled_until(&Key::of(&token), &token, &context).is_some(), "a look would be needed");
 
     measure(c, "resource: decode", || serde_json::from_str::<Tokens>(black_box(TOKEN)).unwrap());
     measure(c, "resource: decode by kube's guard, for comparison", || {
         serde_json::from_str::<DeserializeGuard<VerteilToken>>(black_box(TOKEN)).unwrap()
     });
-    measure(c, "resource: settled", || settled_until(black_box(&token), &context));
+    measure(c, "resource: settled", || settled_until(&Key::of(black_box(&token)), &token, &context));
     // Thousands that share their credentials must not make each other dear.
     let many: Vec<VerteilToken> = (0..MANY).map(|number| named(&token, number)).collect();
     measure(c, "10,000 resources: remember what they name", || {
         let versions = Versions::new(0);
         for token in &many {
-            versions.add(token);
+            versions.add(&Key::of(token), token);
         }
         versions
     });

@@ -27,13 +27,13 @@ impl Cluster {
     /// Whether `user` may get the token of the VerteilToken `key`.
     pub async fn may_get_token(&self, user: &UserInfo, key: &Key) -> Result<bool, ApiError> {
         let attributes = ResourceAttributes {
-            namespace: Some(key.namespace.clone()),
+            namespace: Some(key.namespace.to_string()),
             verb: Some("get".into()),
             group: Some(VerteilToken::group(&()).into_owned()),
             version: Some(VerteilToken::version(&()).into_owned()),
             resource: Some(VerteilToken::plural(&()).into_owned()),
             subresource: Some("token".into()),
-            name: Some(key.name.clone()),
+            name: Some(key.name.to_string()),
             ..ResourceAttributes::default()
         };
         let spec = SubjectAccessReviewSpec {

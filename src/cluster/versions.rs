@@ -2,7 +2,7 @@
 //! read, and whom a change concerns. Only those that some resource names are kept, so that other people's cost nothing.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::core::ObjectMeta;
 use tokio::sync::watch;
@@ -28,17 +28,21 @@ pub struct Versions {
     unlisted: watch::Sender<usize>,
     /// Whether anything is named; what nobody names is not watched.
     needed: watch::Sender<bool>,
-    names: fn(&VerteilToken) -> Vec<String>,
+    names: fn(&VerteilToken) -> Vec<&str>,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// Object to what is known of it; one without an entry is unknown.
-    seen: HashMap<Key, Option<ObjectVersion>>,
-    /// Object to the names of the resources that name it.
-    named_by: HashMap<Key, Vec<String>>,
+    named: HashMap<Key, Named>,
     /// Resource to the objects that it names.
-    names: HashMap<Key, Vec<String>>,
+    names: HashMap<Key, Vec<Arc<str>>>,
+}
+
+/// An object that some resource names.
+struct Named {
+    seen: Seen,
+    /// The names of those resources.
+    by: Vec<Arc<str>>,
 }
 
 // === impl Seen ===
@@ -47,7 +51,14 @@ impl Seen {
     /// Whether it was this version.
     #[must_use]
     pub fn is(&self, version: &ObjectVersion) -> bool {
-        matches!(self, Self::Version(seen) if seen == version)
+        self.version() == Some(version)
+    }
+
+    const fn version(&self) -> Option<&ObjectVersion> {
+        match self {
+            Self::Version(version) => Some(version),
+            Self::Unknown | Self::Absent => None,
+        }
     }
 }
 
@@ -67,7 +78,7 @@ impl Versions {
         Self::of(watches, false, config_maps_of)
     }
 
-    fn of(watches: usize, needed: bool, names: fn(&VerteilToken) -> Vec<String>) -> Self {
+    fn of(watches: usize, needed: bool, names: fn(&VerteilToken) -> Vec<&str>) -> Self {
         Self {
             inner: Mutex::default(),
             unlisted: watch::Sender::new(watches),
@@ -99,27 +110,23 @@ impl Versions {
         self.unlisted.send_replace(0);
     }
 
-    /// Remembers which objects `token` names.
-    pub fn add(&self, token: &VerteilToken) {
-        let key = Key::of(token);
+    /// Remembers which objects `token` names, whose key is `key`.
+    pub fn add(&self, key: &Key, token: &VerteilToken) {
         let mut names = (self.names)(token);
         // A resource may name one object for two purposes. To look for it among thousands that name the object is not needed then.
-        names.sort();
+        names.sort_unstable();
         names.dedup();
         let mut inner = self.lock();
-        if inner.names.get(&key).map(Vec::as_slice).unwrap_or_default() == names {
+        let known = inner.names.get(key).map(Vec::as_slice).unwrap_or_default();
+        if known.iter().map(AsRef::as_ref).eq(names.iter().copied()) {
             return;
         }
-        inner.remove(&key);
+        inner.remove(key);
         if names.is_empty() {
             return;
         }
-        for name in &names {
-            // Most are named once: a vector that grows by itself begins with room for four.
-            let named_by = inner.named_by.entry(key.beside(name)).or_insert_with(|| Vec::with_capacity(1));
-            named_by.push(key.name.clone());
-        }
-        inner.names.insert(key, names);
+        let names = names.into_iter().map(|name| inner.add(key, name)).collect();
+        inner.names.insert(key.clone(), names);
         drop(inner);
         self.needed.send_if_modified(|needed| !std::mem::replace(needed, true));
     }
@@ -132,77 +139,67 @@ impl Versions {
     /// Whether some resource names `secret`.
     #[must_use]
     pub fn is_named(&self, secret: &Key) -> bool {
-        self.lock().named_by.contains_key(secret)
+        self.lock().named.contains_key(secret)
     }
 
     /// What is known of `secret`.
     #[must_use]
     pub fn get(&self, secret: &Key) -> Seen {
-        match self.lock().seen.get(secret) {
-            None => Seen::Unknown,
-            Some(None) => Seen::Absent,
-            Some(Some(version)) => Seen::Version(version.clone()),
-        }
+        self.lock().named.get(secret).map_or(Seen::Unknown, |named| named.seen.clone())
+    }
+
+    /// Whether `secret` was last seen in `version`: as [`get`](Self::get) tells, without a copy.
+    #[must_use]
+    pub fn is(&self, secret: &Key, version: &ObjectVersion) -> bool {
+        self.lock().named.get(secret).is_some_and(|named| named.seen.is(version))
     }
 
     /// A read or a write returned this. The watch will say the same in a while, and may first say what came before.
     pub fn note(&self, secret: &Key, meta: Option<&ObjectMeta>) {
         let mut inner = self.lock();
-        if !inner.named_by.contains_key(secret) {
-            return;
-        }
+        let Some(named) = inner.named.get_mut(secret) else { return };
         match meta.and_then(version) {
-            Some(version) => inner.keep_newer(secret, version),
-            None => {
-                inner.seen.entry(secret.clone()).or_insert(None);
-            }
+            Some(version) => named.keep_newer(version),
+            None if named.seen == Seen::Unknown => named.seen = Seen::Absent,
+            None => {}
         }
     }
 
-    /// The watch says that `meta` exists. Returns the resources that it concerns, if that is news.
-    pub fn applied(&self, meta: &ObjectMeta) -> Vec<Key> {
-        let Some((secret, version)) = key_of(meta).zip(version(meta)) else { return Vec::new() };
+    /// The watch says that `secret` exists, with `meta`. Returns the resources that it concerns, if that is news.
+    pub fn applied(&self, secret: &Key, meta: &ObjectMeta) -> Vec<Key> {
+        let Some(version) = version(meta) else { return Vec::new() };
         let mut inner = self.lock();
-        if !inner.named_by.contains_key(&secret) {
+        let Some(named) = inner.named.get_mut(secret).filter(|named| !named.seen.is(&version)) else {
             return Vec::new();
-        }
-        if inner.seen.get(&secret) == Some(&Some(version.clone())) {
-            return Vec::new();
-        }
-        inner.keep_newer(&secret, version);
-        inner.concerned(&secret)
+        };
+        named.keep_newer(version);
+        named.concerned(secret).collect()
     }
 
-    /// The watch says that `meta` is gone. Returns the resources that it concerns.
-    pub fn deleted(&self, meta: &ObjectMeta) -> Vec<Key> {
-        let Some(secret) = key_of(meta) else { return Vec::new() };
+    /// The watch says that `secret` is gone, which had `meta`. Returns the resources that it concerns.
+    pub fn deleted(&self, secret: &Key, meta: &ObjectMeta) -> Vec<Key> {
         let mut inner = self.lock();
-        let newer =
-            inner.seen.get(&secret).and_then(Option::as_ref).is_some_and(|kept| Some(&kept.uid) != meta.uid.as_ref());
-        if !inner.named_by.contains_key(&secret) || newer {
-            return Vec::new();
-        }
-        inner.seen.insert(secret.clone(), None);
-        inner.concerned(&secret)
+        let newer = |named: &Named| named.seen.version().is_some_and(|kept| Some(&kept.uid) != meta.uid.as_ref());
+        let Some(named) = inner.named.get_mut(secret).filter(|named| !newer(named)) else { return Vec::new() };
+        named.seen = Seen::Absent;
+        named.concerned(secret).collect()
     }
 
     /// A watch of `namespace` (all, if none) has listed: named objects that were not in the list do not exist.
     pub fn relisted(&self, namespace: Option<&str>, listed: &HashSet<Key>, first: bool) -> Vec<Key> {
         let mut inner = self.lock();
-        let gone: Vec<Key> = inner
-            .named_by
-            .keys()
-            .filter(|key| namespace.is_none_or(|n| n == key.namespace) && !listed.contains(key))
-            .filter(|key| inner.seen.get(*key) != Some(&None))
-            .cloned()
-            .collect();
+        let here = |key: &Key| namespace.is_none_or(|n| *n == *key.namespace);
+        let gone = inner.named.iter_mut().filter(|(key, _)| here(key) && !listed.contains(*key));
         let mut concerned = Vec::new();
-        for secret in gone {
-            // What was noted from a write may be younger than the list: unknown, rather than absent.
-            if inner.seen.remove(&secret).is_some() {
-                concerned.extend(inner.concerned(&secret));
-            } else if first {
-                inner.seen.insert(secret, None);
+        for (secret, named) in gone {
+            match named.seen {
+                // What was noted from a write may be younger than the list: unknown, rather than absent.
+                Seen::Version(_) => {
+                    named.seen = Seen::Unknown;
+                    concerned.extend(named.concerned(secret));
+                }
+                Seen::Unknown if first => named.seen = Seen::Absent,
+                Seen::Unknown | Seen::Absent => {}
             }
         }
         drop(inner);
@@ -225,53 +222,61 @@ impl Versions {
 // === impl Inner ===
 
 impl Inner {
+    /// `token` names the object `name`. Returns the text that all tables share.
+    fn add(&mut self, token: &Key, name: &str) -> Arc<str> {
+        let object = token.beside(name);
+        let name = Arc::clone(&object.name);
+        // Most are named once: a vector that grows by itself begins with room for four.
+        let unknown = || Named { seen: Seen::Unknown, by: Vec::with_capacity(1) };
+        self.named.entry(object).or_insert_with(unknown).by.push(Arc::clone(&token.name));
+        name
+    }
+
     fn remove(&mut self, token: &Key) {
         for name in self.names.remove(token).into_iter().flatten() {
-            let secret = token.beside(&name);
-            if let Some(named_by) = self.named_by.get_mut(&secret) {
-                if let Some(place) = named_by.iter().position(|name| *name == token.name) {
-                    named_by.swap_remove(place);
+            let object = token.beside(name);
+            if let Some(named) = self.named.get_mut(&object) {
+                if let Some(place) = named.by.iter().position(|name| *name == token.name) {
+                    named.by.swap_remove(place);
                 }
-                if named_by.is_empty() {
-                    self.named_by.remove(&secret);
-                    self.seen.remove(&secret);
+                if named.by.is_empty() {
+                    self.named.remove(&object);
                 }
             }
         }
     }
+}
 
-    fn concerned(&self, secret: &Key) -> Vec<Key> {
-        let names = self.named_by.get(secret).into_iter().flatten();
-        names.map(|name| secret.beside(name)).collect()
+// === impl Named ===
+
+impl Named {
+    /// The resources that `object`, which this is, concerns.
+    fn concerned(&self, object: &Key) -> impl Iterator<Item = Key> {
+        self.by.iter().map(|name| object.beside(Arc::clone(name)))
     }
 
     /// Resource versions of one object grow (API concepts, "Resource versions"); where they cannot be compared the last word
     /// counts, and a wrong one costs no more than a read.
-    fn keep_newer(&mut self, secret: &Key, version: ObjectVersion) {
+    fn keep_newer(&mut self, version: ObjectVersion) {
         let number = |version: &ObjectVersion| version.resource_version.parse::<u64>().ok();
-        let kept = self.seen.get(secret).and_then(Option::as_ref);
-        let older = kept.is_some_and(|kept| kept.uid == version.uid && number(kept) > number(&version));
+        let older = self.seen.version().is_some_and(|kept| kept.uid == version.uid && number(kept) > number(&version));
         if !older {
-            self.seen.insert(secret.clone(), Some(version));
+            self.seen = Seen::Version(version);
         }
     }
 }
 
-fn secrets_of(token: &VerteilToken) -> Vec<String> {
+fn secrets_of(token: &VerteilToken) -> Vec<&str> {
     let names = [token.secret_name(), &token.spec.credentials_secret_ref.name];
-    names.into_iter().chain(ca_of(token, CaBundleKind::Secret)).map(str::to_owned).collect()
+    names.into_iter().chain(ca_of(token, CaBundleKind::Secret)).collect()
 }
 
-fn config_maps_of(token: &VerteilToken) -> Vec<String> {
-    ca_of(token, CaBundleKind::ConfigMap).map(str::to_owned).into_iter().collect()
+fn config_maps_of(token: &VerteilToken) -> Vec<&str> {
+    ca_of(token, CaBundleKind::ConfigMap).into_iter().collect()
 }
 
 fn ca_of(token: &VerteilToken, kind: CaBundleKind) -> Option<&str> {
     token.spec.ca_bundle_ref.as_ref().filter(|source| source.kind == kind).map(|source| source.name.as_str())
-}
-
-fn key_of(meta: &ObjectMeta) -> Option<Key> {
-    Some(Key { namespace: meta.namespace.clone()?, name: meta.name.clone()? })
 }
 
 /// The version of an object as a number, which grows (API concepts, "Resource versions"); none if it cannot be compared.

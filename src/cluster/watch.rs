@@ -137,17 +137,18 @@ where
             }
             Ok(Event::InitApply(object)) => {
                 let key = Key::of(&object);
+                let concerned = versions.applied(&key, object.meta());
                 // Of other people's objects not even the names are kept.
                 if versions.is_named(&key) {
                     listing.insert(key);
                 }
-                versions.applied(object.meta())
+                concerned
             }
             Ok(Event::InitDone) => {
                 versions.relisted(namespace.as_deref(), &std::mem::take(&mut listing), std::mem::take(&mut first))
             }
-            Ok(Event::Apply(object)) => versions.applied(object.meta()),
-            Ok(Event::Delete(object)) => versions.deleted(object.meta()),
+            Ok(Event::Apply(object)) => versions.applied(&Key::of(&object), object.meta()),
+            Ok(Event::Delete(object)) => versions.deleted(&Key::of(&object), object.meta()),
             Err(error) => {
                 complain(K::KIND, &error, &metrics);
                 Vec::new()
@@ -174,9 +175,10 @@ impl Undecodable {
             Event::Apply(token) if token.get().is_err() => {
                 self.known.insert(Key::of(token));
             }
-            Event::Apply(token) | Event::Delete(token) => {
+            Event::Apply(token) | Event::Delete(token) if before > 0 => {
                 self.known.remove(&Key::of(token));
             }
+            Event::Apply(_) | Event::Delete(_) => {}
         }
         metrics.undecodable_changed(before, self.known.len());
     }

@@ -191,7 +191,7 @@ pub fn next_status(old: &VerteilTokenStatus, report: &Report<'_>, now: Timestamp
         next.renewal_time = None;
         next.verified = None;
     }
-    next.conditions = conditions(old, report, now);
+    next.conditions = conditions(old, std::mem::take(&mut next.conditions), report, now);
     tell_of_rivals(&mut next, old, report, now);
     next
 }
@@ -216,14 +216,15 @@ fn tell_of_rivals(next: &mut VerteilTokenStatus, old: &VerteilTokenStatus, repor
     next.conditions = conditions.list;
 }
 
-fn conditions(old: &VerteilTokenStatus, report: &Report<'_>, now: Timestamp) -> Vec<Condition> {
+/// `list`, which is that of `old`, as `report` has it.
+fn conditions(old: &VerteilTokenStatus, list: Vec<Condition>, report: &Report<'_>, now: Timestamp) -> Vec<Condition> {
     let ready = report.held.as_ref().filter(|held| holds(held, &report.standing, now));
     let trouble = match &report.standing {
         Standing::Settled => None,
         Standing::Progressing(trouble) | Standing::Troubled(trouble) => Some(trouble),
     };
     let failing = matches!(report.standing, Standing::Troubled(_));
-    let mut list = Conditions { old, generation: report.generation, now, list: old.conditions.clone() };
+    let mut list = Conditions { old, generation: report.generation, now, list };
     if let Some(held) = ready {
         let message = format!(
             "token in {} is valid until {}, renewal at {}",

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     fn key(number: usize) -> Key {
-        Key { namespace: "n".into(), name: number.to_string() }
+        Key::new("n", number.to_string())
     }
 
     #[test]

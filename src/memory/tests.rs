@@ -8,7 +8,7 @@ fn an_entry_fits_into_256_bytes() {
 }
 
 fn key(name: &str) -> Key {
-    Key { namespace: "a".into(), name: name.into() }
+    Key::new("a", name)
 }
 
 fn at(second: i64) -> Timestamp {

@@ -26,7 +26,7 @@ impl Pass<'_> {
         let Some(source) = &self.token.spec.ca_bundle_ref else {
             return Ok(Authority { bundle: Ok(None), version: None });
         };
-        let key = self.key.beside(&source.name);
+        let key = self.key.beside(source.name.as_str());
         let (bundle, version) = match source.kind {
             CaBundleKind::Secret => {
                 let other;
@@ -57,12 +57,11 @@ fn found(content: Option<Option<&[u8]>>) -> Found<'_> {
 }
 
 /// Whether the CA that `token` names exists in version `verified`, as far as the watches have told.
-pub(super) fn is_unchanged(token: &VerteilToken, verified: Option<&ObjectVersion>, ctx: &Context) -> bool {
+pub(super) fn is_unchanged(key: &Key, token: &VerteilToken, verified: Option<&ObjectVersion>, ctx: &Context) -> bool {
     let Some(source) = &token.spec.ca_bundle_ref else { return true };
     let versions = match source.kind {
         CaBundleKind::Secret => &ctx.versions,
         CaBundleKind::ConfigMap => &ctx.config_maps,
     };
-    let seen = versions.get(&Key::of(token).beside(&source.name));
-    verified.is_some_and(|verified| seen.is(verified))
+    verified.is_some_and(|verified| versions.is(&key.beside(source.name.as_str()), verified))
 }

@@ -35,7 +35,6 @@ use super::report::UNFINISHED;
 use super::{Pass, Step};
 use crate::api::{IssueReason, RENEW_ANNOTATION};
 use crate::cluster::{ApiError, Occurrence, version};
-use crate::credentials::check_issuer;
 use crate::decide::{FailureClass, covers_request};
 use crate::issuer::{Answer, Exchange, Failure, Turn, host_of, interpret};
 use crate::memory::{Entry, Issued, OwnClaim};
@@ -70,9 +69,9 @@ impl Pass<'_> {
         };
         let spec = &self.token.spec;
         let timeout = spec.timeout.signed();
-        let url = match check_issuer(&spec.token_url, self.ctx.allow_http, &self.ctx.allowed_hosts) {
-            Ok(url) => url,
-            Err(trouble) => return Ok(Step::Blocked { trouble, until: None }),
+        let url = match &fetched.issuer {
+            Ok(url) => url.clone(),
+            Err(trouble) => return Ok(Step::Blocked { trouble: trouble.clone(), until: None }),
         };
         let (host, exchange) = (host_of(&url), Exchange::new(url, spec, &inputs, ca));
         let account = self.ctx.process_key.account(&host, inputs.username());

@@ -29,7 +29,7 @@ impl Pass<'_> {
     pub(super) fn stand_in_line(&self) -> Option<Action> {
         let now = self.ctx.clock.now();
         let spec = &self.token.spec;
-        let credentials = self.key.beside(&spec.credentials_secret_ref.name);
+        let credentials = self.key.beside(spec.credentials_secret_ref.name.as_str());
         let held_up = spec.suspend
             || self.token.metadata.deletion_timestamp.is_some()
             || !matches!(self.ctx.versions.get(&credentials), Seen::Version(_));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
+use url::Url;
 
 use super::Pass;
 use super::authority::Authority;
@@ -16,7 +17,7 @@ use crate::cluster::{ApiError, version};
 use crate::credentials::{check_issuer, read_inputs};
 use crate::decide::{FailureClass, Held, HeldFacts, Pace, Reason, Stored, Trouble, Unsaved, Wanted};
 use crate::memory::Issued;
-use crate::secret::{Judged, TemplateError, check_templates, judge, render_templates};
+use crate::secret::{Judged, Neighbours, TemplateError, check_templates, judge, render_templates};
 use crate::token::{Inputs, renewal_point};
 
 /// What was read.
@@ -24,6 +25,8 @@ pub(super) struct Fetched {
     /// The inputs, with the version of the Secret that holds the credentials; or why there are none.
     pub(super) inputs: Result<Inputs, Trouble>,
     pub(super) credentials: Option<ObjectVersion>,
+    /// The token endpoint, or why it may not be asked.
+    pub(super) issuer: Result<Url, Trouble>,
     /// Whom to trust as the token endpoint.
     pub(super) authority: Authority,
     /// The token Secret.
@@ -86,7 +89,7 @@ impl Pass<'_> {
 
     async fn fetch_by(&self, assumed_absent: bool) -> Result<Fetched, ApiError> {
         let spec = &self.token.spec;
-        let credentials_key = self.key.beside(&spec.credentials_secret_ref.name);
+        let credentials_key = self.key.beside(spec.credentials_secret_ref.name.as_str());
         let credentials = self.ctx.cluster.data(&credentials_key).await?;
         self.ctx.versions.note(&credentials_key, credentials.as_ref().map(|s| &s.metadata));
         let authority = self.fetch_authority(credentials.as_ref()).await?;
@@ -95,6 +98,7 @@ impl Pass<'_> {
         Ok(Fetched {
             inputs: read_inputs(spec, credentials.as_ref()),
             credentials: credentials.as_ref().and_then(|s| version(&s.metadata)),
+            issuer: check_issuer(&spec.token_url, self.ctx.allow_http, &self.ctx.allowed_hosts),
             authority,
             secret,
             former,
@@ -127,8 +131,9 @@ impl Pass<'_> {
         let judge = |secret: Option<&Secret>| {
             let label = secret.and_then(|secret| secret.labels().get(TOKEN_LABEL));
             // In memory each has a place of its own.
-            let rivals = (!ctx.store.is_in_memory()).then(|| ctx.rivals.neighbours(token, label.map(String::as_str)));
-            judge(token, secret, inputs, verified, &rivals.unwrap_or_default())
+            let neighbours = || ctx.rivals.neighbours(&self.key, token.secret_name(), label.map(String::as_str));
+            let rivals = if ctx.store.is_in_memory() { Neighbours::default() } else { neighbours() };
+            judge(token, secret, inputs, verified, &rivals)
         };
         let former = fetched.former.as_ref().map(|former| judge(Some(former)));
         let leaves_former = former.as_ref().is_some_and(|f| matches!(f.stored, Stored::Held(_) | Stored::Unusable));
@@ -138,7 +143,7 @@ impl Pass<'_> {
             .as_ref()
             .err()
             .cloned()
-            .or_else(|| check_issuer(&token.spec.token_url, ctx.allow_http, &ctx.allowed_hosts).err())
+            .or_else(|| fetched.issuer.as_ref().err().cloned())
             .or_else(|| fetched.authority.bundle.as_ref().err().cloned())
             .or_else(|| check_templates(token).err().as_ref().map(template_trouble))
             .or_else(|| immutable(fetched.secret.as_ref()).filter(|_| judged.stored.is_ours()));

@@ -142,10 +142,10 @@ enum Step {
 
 impl Context {
     /// What `token` names, of interest to the watches and to others that name the same.
-    pub fn remember(&self, token: &VerteilToken) {
-        self.versions.add(token);
-        self.config_maps.add(token);
-        self.rivals.add(token);
+    pub fn remember(&self, key: &Key, token: &VerteilToken) {
+        self.versions.add(key, token);
+        self.config_maps.add(key, token);
+        self.rivals.add(key, token);
     }
 
     /// The resource is gone, and names nothing any more.
@@ -247,7 +247,7 @@ fn glance(token: &VerteilToken, ctx: &Context, key: &Key) -> Option<Action> {
     if ctx.memory.is_stale(key, number(&token.metadata)) {
         return Some(Action::requeue(STALE_SLEEP));
     }
-    let until = settled_until(token, ctx)?;
+    let until = settled_until(key, token, ctx)?;
     let end = token.status.as_ref().and_then(|status| status.expires_at.as_ref()).map(|time| time.0);
     FirstLook::Settled(end).note(ctx, key);
     Some(sleep_until(until, ctx.clock.now()))

@@ -202,7 +202,7 @@ impl Pass<'_> {
             standing: Standing::Troubled(trouble),
             // Whose the Secret is cannot be seen at the moment: whoever was told of goes on being told of.
             rivals: if condition(&status, SECRET_CONTESTED).is_some() {
-                self.ctx.rivals.of(&self.token)
+                self.ctx.rivals.of(&self.key, self.token.secret_name())
             } else {
                 Vec::new()
             },

@@ -34,6 +34,10 @@ impl Pass<'_> {
 
     /// Restarts the listed workloads if that is due. Returns when to try again, if it is not finished.
     pub(super) async fn restart_workloads(&mut self, view: &View) -> Option<Timestamp> {
+        if self.token.spec.rollout_restart.is_empty() {
+            self.forget_restart();
+            return None;
+        }
         let mut status = self.token.status.clone().unwrap_or_default();
         if !self.enter_rollout(view, &mut status) {
             self.forget_restart();

@@ -119,14 +119,15 @@ impl Pass<'_> {
             held: view.held_facts(),
             standing,
             rivals: if view.judged.stored.is_ours() && !self.ctx.store.is_in_memory() {
-                self.ctx.rivals.of(&self.token)
+                self.ctx.rivals.of(&self.key, self.token.secret_name())
             } else {
                 Vec::new()
             },
         };
-        let old = self.token.status.clone().unwrap_or_default();
-        let mut next = next_status(&old, &report, view.now);
-        if held_by_account(&old).is_some() {
+        let blank = VerteilTokenStatus::default();
+        let old = self.token.status.as_ref().unwrap_or(&blank);
+        let mut next = next_status(old, &report, view.now);
+        if held_by_account(old).is_some() {
             // It is told anew as long as it lasts.
             next.next_attempt_time = None;
         }

@@ -134,7 +134,7 @@ impl Pass<'_> {
             return Ok(());
         }
         for name in self.ctx.store.leftovers(&self.token) {
-            let secret = self.ctx.cluster.secret(&self.key.beside(&name)).await?;
+            let secret = self.ctx.cluster.secret(&self.key.beside(name.as_str())).await?;
             let ours = secret.as_ref().filter(|secret| self.judge_stored(Some(secret)).stored.is_ours());
             let written = match ours.and_then(|secret| emptied(&self.token, secret)) {
                 Some(secret) => self.ctx.cluster.write_secret(secret, false).await.map(drop),
@@ -173,6 +173,6 @@ impl Pass<'_> {
     /// What a Secret of the cluster holds.
     fn judge_stored(&self, secret: Option<&Secret>) -> Judged {
         let label = secret.and_then(|secret| secret.labels().get(TOKEN_LABEL)).map(String::as_str);
-        judge(&self.token, secret, None, false, &self.ctx.rivals.neighbours(&self.token, label))
+        judge(&self.token, secret, None, false, &self.ctx.rivals.neighbours(&self.key, self.token.secret_name(), label))
     }
 }

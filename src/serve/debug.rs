@@ -94,7 +94,7 @@ async fn tokens(State(debug): State<Debug>, RawQuery(query): RawQuery) -> Respon
     let now = debug.clock.now();
     let metrics = debug.metrics.activity();
     match wish {
-        Wish { namespace: Some(namespace), name: Some(name) } => match debug.one(&Key { namespace, name }, now) {
+        Wish { namespace: Some(namespace), name: Some(name) } => match debug.one(&Key::new(namespace, name), now) {
             Some(token) => answer(StatusCode::OK, &One { status: "success", token, metrics }),
             None => debug.missing(),
         },
@@ -151,7 +151,7 @@ impl Debug {
     fn all(&self, namespace: Option<&str>, now: Timestamp) -> Vec<TokenView> {
         let objects = self.resources.all();
         let wanted =
-            objects.filter(|object| namespace.is_none_or(|wanted| Key::of(object.as_ref()).namespace == wanted));
+            objects.filter(|object| namespace.is_none_or(|wanted| *Key::of(object.as_ref()).namespace == *wanted));
         let mut views: Vec<TokenView> = wanted.map(|object| TokenView::of(&object, &self.memory, now)).collect();
         views.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         views

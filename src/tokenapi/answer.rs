@@ -50,7 +50,7 @@ pub(super) async fn token(
         return ([(header::ALLOW, "GET")], problem).into_response();
     }
     let readable = path.is_ok();
-    let key = path.map_or_else(|_| as_written(uri.path()), |Path((namespace, name))| Key { namespace, name });
+    let key = path.map_or_else(|_| as_written(uri.path()), |Path((namespace, name))| Key::new(namespace, name));
     // Who may not have the token learns nothing, not even that it asked wrongly.
     let caller = match api.callers.admit(&api.context, &headers, &key).await {
         Ok(caller) => caller,
@@ -70,9 +70,9 @@ pub(super) async fn token(
 
 /// What a path names that cannot be decoded: no resource has such a name.
 fn as_written(path: &str) -> Key {
-    let mut parts = path.rsplit('/').map(str::to_owned);
+    let mut parts = path.rsplit('/');
     let name = parts.next().unwrap_or_default();
-    Key { namespace: parts.next().unwrap_or_default(), name }
+    Key::new(parts.next().unwrap_or_default(), name)
 }
 
 fn respond(found: Result<Record, Problem>, wish: &Wish, now: Timestamp) -> Response {

@@ -87,7 +87,7 @@ mod tests {
     #[tokio::test]
     async fn who_comes_while_a_read_is_under_way_shares_the_next_one() {
         let reads = Arc::new(Reads::new(4));
-        let key = Key { namespace: "a".into(), name: "b".into() };
+        let key = Key::new("a", "b");
         let (begun, go) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
         let ask = || {
             let (reads, key, begun, go) = (Arc::clone(&reads), key.clone(), Arc::clone(&begun), Arc::clone(&go));
@@ -120,7 +120,7 @@ mod tests {
     #[tokio::test]
     async fn who_gives_up_leaves_the_read_to_the_next() {
         let reads = Reads::new(1);
-        let key = Key { namespace: "a".into(), name: "b".into() };
+        let key = Key::new("a", "b");
         let gave_up =
             tokio::time::timeout(std::time::Duration::from_millis(1), reads.share(&key, std::future::pending::<u64>()));
         assert!(gave_up.await.is_err());

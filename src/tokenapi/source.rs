@@ -34,7 +34,7 @@ impl TokenApi {
             (Ok(stored), unsaved) => unsaved.or_else(|| stored.clone()),
             (Err(_), Some(unsaved)) => Some(unsaved),
             (Err(error), None) => {
-                tracing::debug!(namespace = key.namespace, name = key.name, %error, "the token API could not read a Secret");
+                tracing::debug!(namespace = &*key.namespace, name = &*key.name, %error, "the token API could not read a Secret");
                 let detail = "the Secret that holds the token cannot be read at the moment";
                 return Err(Problem::later(StatusCode::SERVICE_UNAVAILABLE, SOON, detail));
             }
@@ -97,9 +97,10 @@ async fn stored(ctx: &Context, token: &VerteilToken) -> Stored {
 
 /// Only a Secret that is this resource's counts.
 async fn read(ctx: &Context, token: &VerteilToken, name: &str) -> Stored {
-    let secret = ctx.cluster.secret(&Key::of(token).beside(name)).await?;
+    let key = Key::of(token);
+    let secret = ctx.cluster.secret(&key.beside(name)).await?;
     let label = secret.as_ref().and_then(|secret| secret.labels().get(TOKEN_LABEL)).map(String::as_str);
-    Ok(record(token, secret.as_ref(), &ctx.rivals.neighbours(token, label)))
+    Ok(record(token, secret.as_ref(), &ctx.rivals.neighbours(&key, token.secret_name(), label)))
 }
 
 fn record(token: &VerteilToken, secret: Option<&Secret>, neighbours: &Neighbours) -> Option<Record> {

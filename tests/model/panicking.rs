@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use serde_json::json;
 use tokio::sync::mpsc;
 use verteil_token_operator::api::VerteilToken;
 use verteil_token_operator::issuer::Issuer;
+use verteil_token_operator::memory::Key;
 
 use crate::apiserver::NAMESPACE;
 use crate::clock::ModelClock;
@@ -30,17 +30,12 @@ async fn a_pass_that_panics_leaves_the_permit_that_was_kept_for_it_to_the_next()
     let clock = Arc::new(ModelClock::new());
     let mut operator = Operator::start(1, false, &Issuer::new(1).unwrap(), &clock, &sender);
     // With the credentials known to be there, a resource stands in line before it reads anything.
-    let credentials = ObjectMeta {
-        name: Some("credentials".into()),
-        namespace: Some(NAMESPACE.into()),
-        uid: Some("u".into()),
-        resource_version: Some("1".into()),
-        ..ObjectMeta::default()
-    };
+    let credentials = ObjectMeta { uid: Some("u".into()), resource_version: Some("1".into()), ..ObjectMeta::default() };
     for name in ["bad", "good"] {
-        operator.ctx.remember(&token(name));
+        let token = token(name);
+        operator.ctx.remember(&Key::of(&token), &token);
     }
-    operator.ctx.versions.applied(&credentials);
+    operator.ctx.versions.applied(&Key::new(NAMESPACE, "credentials"), &credentials);
 
     operator.look(token("bad"), &sender);
     let Some(Arrival::Call { call, reply, .. }) = arrivals.recv().await else { panic!("the pass reads") };
@@ -54,7 +49,7 @@ async fn a_pass_that_panics_leaves_the_permit_that_was_kept_for_it_to_the_next()
     let Some(Arrival::End { result: Some(Ok(_)), .. }) = arrivals.recv().await else { panic!("it stands in line") };
     reply.send((PANIC, Vec::new())).unwrap();
     let Some(Arrival::End { result: None, .. }) = arrivals.recv().await else { panic!("the pass panics") };
-    assert_eq!(operator.rings.try_recv().unwrap().name, token("good").name_any());
+    assert_eq!(operator.rings.try_recv().unwrap(), Key::of(&token("good")));
     waits.look(token("good"), &sender);
     let Some(Arrival::Call { call, .. }) = arrivals.recv().await else { panic!("its turn has come") };
     assert_eq!(call.name, "get Secret");

@@ -76,7 +76,7 @@ impl Run<'_> {
         if operator.stop.is_some() || untold.is_empty() || operator.told != self.server.secret_events.len() {
             return true;
         }
-        let key = Key { namespace: NAMESPACE.into(), name: NAME.into() };
+        let key = Key::new(NAMESPACE, NAME);
         let echo = |token: &VerteilToken| operator.ctx.memory.is_echo(&key, number(&token.metadata));
         if !untold.iter().all(|token| token.as_ref().is_some_and(echo)) {
             return true;

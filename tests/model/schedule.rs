@@ -153,9 +153,9 @@ impl<'a> Run<'a> {
         operator.cached = self.server.history.len() - 1;
         operator.told = self.server.secret_events.len();
         let versions = &operator.ctx.versions;
-        self.server.token().into_iter().for_each(|token| operator.ctx.remember(token));
-        self.server.secrets.values().for_each(|secret| drop(versions.applied(&secret.metadata)));
-        let listed = self.server.secrets.keys().map(|name| Key { namespace: NAMESPACE.into(), name: name.clone() });
+        self.server.token().into_iter().for_each(|token| operator.ctx.remember(&Key::of(token), token));
+        self.server.secrets.values().for_each(|secret| drop(versions.applied(&Key::of(secret), &secret.metadata)));
+        let listed = self.server.secrets.keys().map(|name| Key::new(NAMESPACE, name.as_str()));
         versions.relisted(None, &listed.collect(), true);
         match place {
             Some(place) => self.operators[place] = operator,
@@ -247,9 +247,9 @@ impl<'a> Run<'a> {
         let operator = &mut self.operators[op];
         for token in &self.server.history[operator.cached..=cached] {
             match token {
-                Some(token) => operator.ctx.remember(token),
+                Some(token) => operator.ctx.remember(&Key::of(token), token),
                 None => {
-                    let key = Key { namespace: NAMESPACE.into(), name: NAME.into() };
+                    let key = Key::new(NAMESPACE, NAME);
                     operator.ctx.memory.forget(&key, self.clock.now());
                     operator.ctx.store.forget(&key);
                     operator.ctx.withdraw(&key);
@@ -258,7 +258,8 @@ impl<'a> Run<'a> {
         }
         for (exists, meta) in &self.server.secret_events[operator.told..told] {
             let versions = &operator.ctx.versions;
-            drop(if *exists { versions.applied(meta) } else { versions.deleted(meta) });
+            let key = Key::new(NAMESPACE, meta.name.as_deref().unwrap());
+            drop(if *exists { versions.applied(&key, meta) } else { versions.deleted(&key, meta) });
         }
         (operator.cached, operator.told) = (cached, told);
         let fresh = cached + 1 == self.server.history.len() && told == self.server.secret_events.len();

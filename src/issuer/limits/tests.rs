@@ -9,7 +9,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
 fn key(name: &str) -> Key {
-    Key { namespace: "n".into(), name: name.into() }
+    Key::new("n", name)
 }
 
 fn limited(until: Duration, failures: u32) -> Hold {
@@ -17,7 +17,7 @@ fn limited(until: Duration, failures: u32) -> Hold {
 }
 
 fn rung(rings: &mut UnboundedReceiver<Key>) -> Vec<String> {
-    let mut names: Vec<String> = std::iter::from_fn(|| rings.try_recv().ok()).map(|key| key.name).collect();
+    let mut names: Vec<String> = std::iter::from_fn(|| rings.try_recv().ok()).map(|key| key.name.to_string()).collect();
     names.sort();
     names
 }

@@ -3,7 +3,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::*;
 
 fn key(name: &str) -> Key {
-    Key { namespace: "n".into(), name: name.into() }
+    Key::new("n", name)
 }
 
 fn at(second: i64) -> Timestamp {
@@ -15,7 +15,7 @@ const fn renewal() -> Priority {
 }
 
 fn rung(rings: &mut UnboundedReceiver<Key>) -> Option<String> {
-    rings.try_recv().ok().map(|key| key.name)
+    rings.try_recv().ok().map(|key| key.name.to_string())
 }
 
 /// One permit, which is in use; then all who stand in line, in the order in which they are rung for.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use testbed::proxy::{Call, Fault, Kind};
 use testbed::world::{InProcess, PATIENCE, TestClock};
@@ -201,10 +202,18 @@ async fn what_keeps_the_next_token_back_does_not_keep_back_the_restart_for_this_
     told(&world, "TokenUnchanged").await;
     renew(&world, "one").await;
     told(&world, "RestartForbidden").await;
+    // As after several such renewals: the brake holds for a quarter of an hour, longer than this test takes anywhere.
+    let braked = Patch::Merge(json!({"status": {"unscheduledIssues": 4}}));
+    world.tokens().patch_status("flight", &PatchParams::default(), &braked).await.unwrap();
     world.change("flight", json!({"spec": {"parameters": {"audience": "x"}}})).await;
     world.condition("flight", "Ready", "False", "GenerationThrottled").await;
     world.allow_rollout_restarts().await;
+    // On a busy machine some tries have failed by now: the next one comes within two minutes.
+    eventually("the restart", 3 * PATIENCE, async || match generation(&world, "api").await {
+        2 => Ok(()),
+        generation => Err(generation.to_string()),
+    })
+    .await;
     told(&world, "Restarted").await;
-    assert_eq!(generation(&world, "api").await, 2);
     assert_eq!(world.issuer.count(), 2, "{}", world.issuer.log());
 }

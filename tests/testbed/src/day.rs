@@ -78,7 +78,7 @@ impl<'a> Day<'a> {
         let end = self.clock.elapsed() + span;
         loop {
             while let Ok(key) = self.rings.try_recv() {
-                self.due.insert(key.name, (self.clock.elapsed(), 0));
+                self.due.insert(key.name.to_string(), (self.clock.elapsed(), 0));
             }
             let now = self.clock.elapsed();
             let next = self.due.values().map(|(at, _)| *at).min().unwrap_or(end);

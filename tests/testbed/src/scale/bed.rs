@@ -27,6 +27,8 @@ use crate::{ControlPlane, Issuer, Options};
 pub(super) const NAMESPACE: &str = "scale";
 /// Where the bare loop works.
 pub(super) const FLOOR: &str = "floor";
+/// The Secret with the credentials of all.
+pub(super) const CREDENTIALS: &str = "credentials";
 /// Objects of one list request, as the operator has them.
 const PAGE: u32 = 100;
 /// Calls at a time while objects are made.
@@ -106,7 +108,7 @@ impl Bed {
             "apiVersion": "verteil.dev/v1alpha1",
             "kind": "VerteilToken",
             "metadata": {"name": name, "namespace": namespace},
-            "spec": {"tokenURL": self.issuer.url_for(name), "credentialsSecretRef": {"name": "credentials"}},
+            "spec": {"tokenURL": self.issuer.url_for(name), "credentialsSecretRef": {"name": CREDENTIALS}},
         });
         serde_json::from_value(object).expect("a minimal resource")
     }
@@ -216,7 +218,7 @@ async fn make_namespace(client: &Client, name: &str) -> anyhow::Result<()> {
     Api::all(client.clone()).create(&PostParams::default(), &namespace).await?;
     let data = [("username", USERNAME), ("password", PASSWORD)];
     let credentials = Secret {
-        metadata: meta("credentials"),
+        metadata: meta(CREDENTIALS),
         string_data: Some(data.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
         ..Default::default()
     };

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use super::bed::{Bed, NAMESPACE};
+use super::floor::{self, Floor};
 use super::operator::Operator;
 use super::report::{Figures, Row, Totals};
-use super::{Args, floor, renewals, say, seconds, waits};
+use super::{Args, renewals, say, seconds, waits};
 
 /// For the operator to come to rest after a start.
 pub(super) const REST: Duration = Duration::from_secs(5);
@@ -24,7 +25,7 @@ pub(super) struct Run<'a> {
     pub(super) args: &'a Args,
     pub(super) figures: Figures,
     /// What the bare loop took, and what the issuer takes for all by its latency.
-    pub(super) floor: Duration,
+    pub(super) floor: Floor,
     pub(super) asked_apart: Duration,
 }
 
@@ -35,7 +36,7 @@ pub(super) async fn measure(bed: &Bed, args: &Args, foreign: usize) -> anyhow::R
         Figures { resources: bed.resources, rows: Vec::new(), requests: Vec::new(), totals: Totals::default() };
     let asked_apart =
         Duration::from_millis(args.latency) * u32::try_from(bed.resources)? / u32::try_from(args.issuer_concurrency)?;
-    let floor = floor::writes(bed, args.issuer_concurrency).await?;
+    let floor = Floor::measure(bed, args.issuer_concurrency).await?;
     let mut run = Run { bed, args, figures, floor, asked_apart };
 
     bed.issuer.set_lifetime(LONG);
@@ -97,16 +98,27 @@ impl Run<'_> {
         let cpu = seconds(operator.cpu()?);
         let control_plane = bed.control_plane_cpu()?.since(control_plane);
         ensure!(bed.issuer.count() == n, "{} requests for {n} tokens", bed.issuer.count());
-        let bound = 1.3f64.mul_add(seconds(self.floor), seconds(self.asked_apart));
+        let floor = &self.floor;
+        let bound = 1.3f64.mul_add(seconds(floor.writes), seconds(self.asked_apart));
+        let (absolute, cpu_bound) = (floor.goal(8.0), floor.goal(1.2));
+        let (floor, speed, client) = (seconds(floor.writes), floor.calls_per_second, per_1000(seconds(floor.cpu), n));
+        self.row(Row::new("the floor's calls in a second; 1,020 where the goals in seconds were set", speed.round()));
         self.row(
             Row::new("from start to all ready, s", took)
-                .beside("floor", seconds(self.floor))
+                .beside("floor", floor)
                 .at_most(bound, "1.3 × floor + latency × N / issuer concurrency"),
         );
         if n == 1000 {
-            self.row(Row::new("from start to all ready, in absolute time, s", took).at_most(8.0, ""));
+            self.row(
+                Row::new("from start to all ready, in absolute time, s", took)
+                    .at_most(absolute, "8, and more where the floor is slower"),
+            );
         }
-        self.row(Row::new("CPU for 1,000 tokens, s", per_1000(cpu, n)).at_most(1.2, ""));
+        self.row(
+            Row::new("CPU for 1,000 tokens, s", per_1000(cpu, n))
+                .beside("the floor's client", client)
+                .at_most(cpu_bound, "1.2, and more where the floor is slower"),
+        );
         self.row(Row::new("CPU of the apiserver for 1,000 tokens, s", per_1000(control_plane.apiserver, n)));
         self.row(Row::new("CPU of etcd for 1,000 tokens, s", per_1000(control_plane.etcd, n)));
         self.row(Row::count("apiserver requests for a first token", per(requests.of_work(), n)).at_most(6.0, ""));
@@ -168,7 +180,7 @@ impl Run<'_> {
     async fn restart(&mut self) -> anyhow::Result<Operator> {
         say("  restart");
         let (bed, n) = (self.bed, self.bed.resources);
-        let floor = floor::lists(bed).await?;
+        let [floor, client] = floor::lists(bed).await?;
         let before = bed.requests()?;
         let operator = bed.operator()?;
         let ready = operator.ready().await?;
@@ -184,8 +196,12 @@ impl Run<'_> {
                 .at_most(1.5f64.mul_add(seconds(floor), STARTING), "1.5 × floor, and 0.2 s for the process to start"),
         );
         let cpu = seconds(operator.cpu()?);
-        let bound = (count(n) * 0.5 / 10_000.0).max(0.1);
-        self.row(Row::new("restart: CPU, s", cpu).at_most(bound, "0.5 for 10,000, and at least 0.1"));
+        let bound = self.floor.goal((count(n) * 0.5 / 10_000.0).max(0.1));
+        self.row(
+            Row::new("restart: CPU, s", cpu)
+                .beside("the floor's client", seconds(client))
+                .at_most(bound, "0.5 for 10,000, at least 0.1, and more where the floor is slower"),
+        );
         self.figures.requests.push(("restart", requests));
         Ok(operator)
     }

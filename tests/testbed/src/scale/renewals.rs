@@ -29,7 +29,7 @@ pub(super) async fn due_at_once(run: &mut Run<'_>) -> anyhow::Result<Operator> {
     say("  all renewals due at once");
     let (bed, n) = (run.bed, run.bed.resources);
     let asked = bed.issuer.count();
-    let lifetime = (seconds(run.floor + run.asked_apart) * LIFETIME_FACTOR).max(SHORTEST_LIFETIME);
+    let lifetime = (seconds(run.floor.writes + run.asked_apart) * LIFETIME_FACTOR).max(SHORTEST_LIFETIME);
     bed.issuer.set_lifetime(Duration::from_secs_f64(lifetime.round()));
     bed.ask_for_renewals("now").await?;
     let before = bed.requests()?;
