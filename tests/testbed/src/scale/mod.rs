@@ -42,8 +42,11 @@ const TELL: Duration = Duration::from_secs(5);
 /// Measures time, requests, CPU and memory of the operator with many tokens, beside the floor
 ///
 /// The floor is what a bare loop takes for the same calls, with the operator's client and rights and as many at a time, in the
-/// same run: times depend on the machine, ratios to the floor hardly do. One after another for each number of resources, in a
-/// control plane of its own each. Requests are counted in the apiserver's audit log, those of the operator's account only.
+/// same run: times depend on the machine, ratios to the floor hardly do. Goals in seconds of CPU, and the one for the absolute
+/// time, are longer where the floor makes fewer calls in a second than where they were set.
+///
+/// One after another for each number of resources, in a control plane of its own each. Requests are counted in the apiserver's
+/// audit log, those of the operator's account only.
 ///
 /// The control plane is etcd without fsync, kube-apiserver and kube-controller-manager of KUBEBUILDER_ASSETS if that is set, and
 /// else those that are built with Go on the first use.
