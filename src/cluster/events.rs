@@ -26,8 +26,8 @@ const WAITING: usize = 1024;
 /// apiserver, and news of thousands of tokens not delay the tokens.
 const BURST: NonZeroU32 = NonZeroU32::new(100).unwrap();
 const PAUSE: Duration = Duration::from_millis(50);
-/// Posts at a time after a pause: a process that wakes once in a second for all that may be posted in it uses a tenth less CPU for
-/// a thousand tokens than one that wakes for each. Before there is one at a time, so that news of tokens delays no tokens.
+/// Posts at a time after a pause: the process wakes once in a second for all that may be posted in it, and not for each. Before there
+/// is one at a time, so that news of tokens delays no tokens.
 const BATCH: usize = 20;
 /// Longest note and reporting instance that events.k8s.io takes: its validation counts bytes.
 const LONGEST_NOTE: usize = 1024;
