@@ -223,6 +223,8 @@ async fn a_write_that_will_be_refused_is_noticed_before_a_token_is_spent() {
 async fn an_older_definition_that_prunes_the_claim_is_noticed_before_a_token_is_spent() {
     let cluster: &ControlPlane = Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
     let world = World::in_cluster(cluster).await;
+    // Before the definition changes: for a moment after it the apiserver may refuse what it takes otherwise.
+    world.create_token("flight", json!({})).await;
     let claim = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/claim";
     let older = json!([{"op": "remove", "path": claim}]).to_string();
     cluster
@@ -230,8 +232,7 @@ async fn an_older_definition_that_prunes_the_claim_is_noticed_before_a_token_is_
         .await
         .unwrap()
         .succeeded();
-    world.create_token("flight", json!({})).await;
-    // The apiserver goes on with the newer one for a moment.
+    // It goes on with the newer one for a moment, too.
     let claimed =
         json!({"status": {"claim": {"id": "x", "holder": "x", "startedAt": "2026-01-01T00:00:00Z", "seconds": 1}}});
     let dry = PatchParams { dry_run: true, ..PatchParams::default() };
