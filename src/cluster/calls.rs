@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -15,9 +16,9 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
-use super::ApiError;
 use super::bell::BellMeta;
 use super::decode::Object;
+use super::{ApiError, Reads};
 use crate::api::{MANAGER, ObjectVersion, VerteilToken, VerteilTokenSpec, VerteilTokenStatus};
 use crate::memory::Key;
 use crate::secret::confidential;
@@ -31,7 +32,12 @@ const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    data: Arc<Reads<Read<Secret>>>,
+    config_maps: Arc<Reads<Read<ConfigMap>>>,
 }
+
+/// What was read by many: the object, none if there is no such, or why that is not known.
+type Read<T> = Result<Option<Arc<T>>, ApiError>;
 
 #[derive(Deserialize)]
 struct MetadataOnly {
@@ -70,8 +76,8 @@ struct WrittenVersion<'a> {
 impl Cluster {
     /// The apiserver that `client` speaks to. Its own retries must be off.
     #[must_use]
-    pub const fn new(client: Client) -> Self {
-        Self { client }
+    pub fn new(client: Client) -> Self {
+        Self { client, data: Arc::new(Reads::unlimited()), config_maps: Arc::new(Reads::unlimited()) }
     }
 
     /// Reads a Secret, live.
@@ -82,21 +88,26 @@ impl Cluster {
     }
 
     /// Reads a Secret of which only the data is of interest, live: without labels, annotations and who wrote what.
-    pub async fn data(&self, key: &Key) -> Result<Option<Secret>, ApiError> {
-        let request = resource::<Secret>(&key.namespace).get(&key.name, &GetParams::default());
-        let read = self.send::<DataOnly>("get Secret", request).await;
-        absent_as_none(read.map(|DataOnly { metadata, data }| Secret {
-            metadata: metadata.into(),
-            data,
-            ..Secret::default()
-        }))
+    ///
+    /// Many resources may name the same credentials: who asks while a read is under way shares the next one with all who do.
+    pub async fn data(&self, key: &Key) -> Result<Option<Arc<Secret>>, ApiError> {
+        let read = async {
+            let request = resource::<Secret>(&key.namespace).get(&key.name, &GetParams::default());
+            let read = self.send::<DataOnly>("get Secret", request).await;
+            let secret =
+                |DataOnly { metadata, data }| Secret { metadata: metadata.into(), data, ..Secret::default() }.into();
+            absent_as_none(read.map(secret))
+        };
+        Result::clone(&*self.data.share(key, read).await)
     }
 
-    /// Reads a ConfigMap, live.
-    pub async fn config_map(&self, key: &Key) -> Result<Option<ConfigMap>, ApiError> {
-        let call = "get ConfigMap";
-        let request = resource::<ConfigMap>(&key.namespace).get(&key.name, &GetParams::default());
-        absent_as_none(self.send(call, request).await)
+    /// Reads a ConfigMap, live; shared in the same way.
+    pub async fn config_map(&self, key: &Key) -> Result<Option<Arc<ConfigMap>>, ApiError> {
+        let read = async {
+            let request = resource::<ConfigMap>(&key.namespace).get(&key.name, &GetParams::default());
+            absent_as_none(self.send("get ConfigMap", request).await.map(Arc::new))
+        };
+        Result::clone(&*self.config_maps.share(key, read).await)
     }
 
     /// Reads a VerteilToken, live.
@@ -210,5 +221,54 @@ pub(super) fn absent_as_none<T>(result: Result<T, ApiError>) -> Result<Option<T>
         Ok(object) => Ok(Some(object)),
         Err(ApiError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test")]
+
+    use futures::future::join_all;
+    use http::{Request, Response};
+    use kube::client::Body;
+    use tokio::sync::mpsc;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn credentials_that_many_ask_for_at_once_are_read_once_for_each_that_came_too_late() {
+        let (calls, mut called) = mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let calls = calls.clone();
+            async move {
+                let (answer, answered) = oneshot::channel::<&str>();
+                calls.send((request.uri().path().to_owned(), answer)).unwrap();
+                Ok::<_, std::io::Error>(Response::new(Body::from(answered.await.unwrap().as_bytes().to_vec())))
+            }
+        });
+        let cluster = Cluster::new(Client::new(service, "search"));
+        let key = Key::new("search", "credentials");
+        let ask = || {
+            let (cluster, key) = (cluster.clone(), key.clone());
+            tokio::spawn(async move {
+                let secret = cluster.data(&key).await.unwrap().unwrap();
+                (secret.resource_version().unwrap(), secret.data.clone().unwrap().len())
+            })
+        };
+        let early = ask();
+        let (path, answer) = called.recv().await.unwrap();
+        assert_eq!(path, "/api/v1/namespaces/search/secrets/credentials");
+        let late: Vec<_> = (0..20).map(|_| ask()).collect();
+        tokio::task::yield_now().await;
+        answer.send(r#"{"metadata":{"uid":"u","resourceVersion":"7"},"data":{}}"#).unwrap();
+        assert_eq!(early.await.unwrap(), ("7".to_owned(), 0));
+        let (_, answer) = called.recv().await.unwrap();
+        answer.send(r#"{"metadata":{"uid":"u","resourceVersion":"8"},"data":{"username":"dQ=="}}"#).unwrap();
+        // What was changed meanwhile is what they get: the first read began before they asked.
+        for told in join_all(late).await {
+            assert_eq!(told.unwrap(), ("8".to_owned(), 1));
+        }
+        assert!(called.try_recv().is_err(), "two reads, and no more");
     }
 }

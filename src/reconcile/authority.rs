@@ -34,17 +34,18 @@ impl Pass<'_> {
                     credentials
                 } else {
                     other = self.ctx.cluster.data(&key).await?;
-                    self.ctx.versions.note(&key, other.as_ref().map(|secret| &secret.metadata));
-                    other.as_ref()
+                    self.ctx.versions.note(&key, other.as_deref().map(|secret| &secret.metadata));
+                    other.as_deref()
                 };
                 let content = secret.map(|secret| secret::key(secret, &source.key));
                 (read_ca(source, &found(content)), secret.and_then(|secret| version(&secret.metadata)))
             }
             CaBundleKind::ConfigMap => {
                 let map = self.ctx.cluster.config_map(&key).await?;
-                self.ctx.config_maps.note(&key, map.as_ref().map(|map| &map.metadata));
-                let content = map.as_ref().map(|map| config_map_key(map, &source.key));
-                (read_ca(source, &found(content)), map.as_ref().and_then(|map| version(&map.metadata)))
+                let map = map.as_deref();
+                self.ctx.config_maps.note(&key, map.map(|map| &map.metadata));
+                let content = map.map(|map| config_map_key(map, &source.key));
+                (read_ca(source, &found(content)), map.and_then(|map| version(&map.metadata)))
             }
         };
         Ok(Authority { bundle: bundle.map(Some), version })

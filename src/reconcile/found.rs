@@ -35,7 +35,8 @@ impl FirstLook {
         ctx.metrics.reused();
         let expires_in_seconds = end.as_second().saturating_sub(ctx.clock.now().as_second());
         let expires_in_hours = expires_in_seconds / 3600;
-        let said = format!("Loaded valid token. Expires in {expires_in_seconds} seconds ({expires_in_hours} hours)");
+        let said =
+            format_args!("Loaded valid token. Expires in {expires_in_seconds} seconds ({expires_in_hours} hours)");
         match self {
             // At start there may be thousands of them, of which one line tells.
             Self::Settled(_) => tracing::debug!(expires_in_seconds, expires_in_hours, "{said}"),

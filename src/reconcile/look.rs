@@ -91,13 +91,14 @@ impl Pass<'_> {
         let spec = &self.token.spec;
         let credentials_key = self.key.beside(spec.credentials_secret_ref.name.as_str());
         let credentials = self.ctx.cluster.data(&credentials_key).await?;
-        self.ctx.versions.note(&credentials_key, credentials.as_ref().map(|s| &s.metadata));
-        let authority = self.fetch_authority(credentials.as_ref()).await?;
+        let credentials = credentials.as_deref();
+        self.ctx.versions.note(&credentials_key, credentials.map(|s| &s.metadata));
+        let authority = self.fetch_authority(credentials).await?;
         let secret = if assumed_absent { None } else { self.fetch_secret().await? };
         let former = self.fetch_former_secret().await?;
         Ok(Fetched {
-            inputs: read_inputs(spec, credentials.as_ref()),
-            credentials: credentials.as_ref().and_then(|s| version(&s.metadata)),
+            inputs: read_inputs(spec, credentials),
+            credentials: credentials.and_then(|s| version(&s.metadata)),
             issuer: check_issuer(&spec.token_url, self.ctx.allow_http, &self.ctx.allowed_hosts),
             authority,
             secret,

@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, Semaphore};
 use crate::memory::Key;
 
 /// Reads in flight. What was read is kept only for those who are waiting for it.
-pub(super) struct Reads<T> {
+pub struct Reads<T> {
     slots: StdMutex<HashMap<Key, Arc<Slot<T>>>>,
     in_flight: Semaphore,
 }
@@ -32,12 +32,19 @@ struct Place<'a, T> {
 
 impl<T> Reads<T> {
     /// At most so many at a time.
-    pub(super) fn new(in_flight: usize) -> Self {
+    #[must_use]
+    pub fn new(in_flight: usize) -> Self {
         Self { slots: StdMutex::default(), in_flight: Semaphore::new(in_flight) }
     }
 
+    /// As many at a time as are asked for.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        Self::new(Semaphore::MAX_PERMITS)
+    }
+
     /// What `read` tells of `key`; or what somebody else's read told that was begun after this call.
-    pub(super) async fn share(&self, key: &Key, read: impl Future<Output = T>) -> Arc<T> {
+    pub async fn share(&self, key: &Key, read: impl Future<Output = T>) -> Arc<T> {
         let place = self.place(key);
         let before = place.slot.begun.load(Ordering::SeqCst);
         let mut last = place.slot.last.lock().await;
