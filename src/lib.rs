@@ -6,6 +6,9 @@
 //! A watch event of a resource, or of a Secret that a resource names, rings for one resource. A pass over it
 //! ([`reconcile`]) reads what matters live, decides ([`decide`], pure), acts, and reports.
 //!
+//! At the start, and when the process begins to lead, all resources are looked at together (`survey`): those that need nothing are
+//! left alone until that ends, and only the others are rung for.
+//!
 //! # Guarantees
 //!
 //! - The Secret is the source of truth: restarts, upgrades, failovers and a wiped status cost no token.
@@ -42,6 +45,7 @@ pub mod secret;
 pub mod serve;
 pub mod start;
 pub mod store;
+mod survey;
 pub mod token;
 pub mod tokenapi;
 pub mod view;

@@ -190,6 +190,12 @@ impl Key {
     pub fn beside(&self, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: Arc::clone(&self.namespace), name: name.into() }
     }
+
+    /// Whether it is in `namespace`, or that is none and means all.
+    #[must_use]
+    pub fn is_in(&self, namespace: Option<&str>) -> bool {
+        namespace.is_none_or(|namespace| *namespace == *self.namespace)
+    }
 }
 
 impl fmt::Display for Key {

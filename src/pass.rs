@@ -45,7 +45,7 @@ pub(crate) async fn pass(object: Arc<Tokens>, context: Arc<Context>) -> Result<A
     let span = tracing::error_span!("reconcile", namespace = &*key.namespace, name = &*key.name);
     let started = context.clock.elapsed();
     let pass = async {
-        context.stop.run_until_cancelled(context.listed()).await;
+        context.stop.run_until_cancelled(context.listed(Some(&key.namespace))).await;
         match object.get() {
             Ok(token) => reconcile(token, &context).await.map_err(PassError::from),
             Err(invalid) => {

@@ -18,6 +18,8 @@ pub struct Resources {
 /// What one watch keeps.
 #[derive(Clone)]
 pub struct Watched {
+    /// The namespace; none means all.
+    pub namespace: Option<String>,
     /// The objects.
     pub store: Store<Tokens>,
     /// Whether they are all there.
@@ -33,10 +35,16 @@ impl Resources {
         drop(self.watches.set(watches));
     }
 
-    /// Whether every watch has listed.
+    /// Whether those of `namespace` are listed, if they are watched; or any at all: a namespace that may not be looked into hides no
+    /// other.
     #[must_use]
-    pub fn are_listed(&self) -> bool {
-        self.watches.get().is_some_and(|all| all.iter().all(|watched| *watched.listed.borrow()))
+    pub fn are_listed(&self, namespace: Option<&str>) -> bool {
+        let Some(watches) = self.watches.get() else { return false };
+        let listed = |watched: &Watched| *watched.listed.borrow();
+        namespace.map_or_else(
+            || watches.iter().any(listed),
+            |namespace| watches.iter().filter(|watched| watched.is_of(namespace)).all(listed),
+        )
     }
 
     /// All of them.
@@ -49,6 +57,14 @@ impl Resources {
     pub fn get(&self, key: &Key) -> Option<Arc<Tokens>> {
         let name = ObjectRef::new(&key.name).within(&key.namespace);
         self.watches.get().into_iter().flatten().find_map(|watched| watched.store.get(&name))
+    }
+}
+
+// === impl Watched ===
+
+impl Watched {
+    fn is_of(&self, namespace: &str) -> bool {
+        self.namespace.as_deref().is_none_or(|watched| *watched == *namespace)
     }
 }
 

@@ -62,8 +62,8 @@ fn context(token: &VerteilToken, now: Timestamp) -> Context {
         clock: Arc::new(Fixed(now)),
         store: Arc::new(Store::new(false, Arc::clone(&identity), bell.clone())),
         memory: Arc::new(Memory::default()),
-        versions: Arc::new(Versions::new(0)),
-        config_maps: Arc::new(Versions::of_config_maps(0)),
+        versions: Arc::new(Versions::new(Vec::new())),
+        config_maps: Arc::new(Versions::of_config_maps(Vec::new())),
         rivals: Rivals::new(bell.clone()),
         limits: Limits::new(bell.clone()),
         reach: Reach::new(bell.clone()),
@@ -132,7 +132,7 @@ pub fn resource(c: &mut Criterion) {
     // Thousands that share their credentials must not make each other dear.
     let many: Vec<VerteilToken> = (0..MANY).map(|number| named(&token, number)).collect();
     measure(c, "10,000 resources: remember what they name", || {
-        let versions = Versions::new(0);
+        let versions = Versions::new(Vec::new());
         for token in &many {
             versions.add(&Key::of(token), token);
         }

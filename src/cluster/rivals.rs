@@ -91,7 +91,7 @@ impl Rivals {
     #[must_use]
     pub fn known(&self, namespace: Option<&str>) -> Vec<Key> {
         let inner = self.lock();
-        inner.names.keys().filter(|key| namespace.is_none_or(|n| *n == *key.namespace)).cloned().collect()
+        inner.names.keys().filter(|key| key.is_in(namespace)).cloned().collect()
     }
 
     /// The resources but `key` that name the Secret `secret_name`.

@@ -25,7 +25,8 @@ pub enum Seen {
 /// Versions of the objects of one kind that resources name.
 pub struct Versions {
     inner: Mutex<Inner>,
-    unlisted: watch::Sender<usize>,
+    /// The namespaces whose watches have yet to list; none is the watch of all.
+    unlisted: watch::Sender<Vec<Option<String>>>,
     /// Whether anything is named; what nobody names is not watched.
     needed: watch::Sender<bool>,
     names: fn(&VerteilToken) -> Vec<&str>,
@@ -65,23 +66,23 @@ impl Seen {
 // === impl Versions ===
 
 impl Versions {
-    /// Of Secrets nothing is known; `watches` have yet to list.
+    /// Of Secrets nothing is known; the watches of `scopes` (a namespace each, or all, if none) have yet to list.
     #[must_use]
-    pub fn new(watches: usize) -> Self {
+    pub fn new(scopes: Vec<Option<String>>) -> Self {
         // Every resource names two: there is no point in waiting for the first.
-        Self::of(watches, true, secrets_of)
+        Self::of(scopes, true, secrets_of)
     }
 
     /// The same of ConfigMaps.
     #[must_use]
-    pub fn of_config_maps(watches: usize) -> Self {
-        Self::of(watches, false, config_maps_of)
+    pub fn of_config_maps(scopes: Vec<Option<String>>) -> Self {
+        Self::of(scopes, false, config_maps_of)
     }
 
-    fn of(watches: usize, needed: bool, names: fn(&VerteilToken) -> Vec<&str>) -> Self {
+    fn of(scopes: Vec<Option<String>>, needed: bool, names: fn(&VerteilToken) -> Vec<&str>) -> Self {
         Self {
             inner: Mutex::default(),
-            unlisted: watch::Sender::new(watches),
+            unlisted: watch::Sender::new(scopes),
             needed: watch::Sender::new(needed),
             names,
         }
@@ -99,15 +100,17 @@ impl Versions {
         *self.needed.borrow()
     }
 
-    /// Resolves once every watch has listed its objects.
-    pub async fn listed(&self) {
+    /// Resolves once the watch of `namespace` (all, if none) has listed its objects: a namespace that may not be looked into holds
+    /// up no other.
+    pub async fn listed(&self, namespace: Option<&str>) {
         // The sender lives in self, so that this cannot fail.
-        drop(self.unlisted.subscribe().wait_for(|unlisted| *unlisted == 0).await);
+        drop(self.unlisted.subscribe().wait_for(|unlisted| !covers(unlisted, namespace)).await);
     }
 
-    /// Waits no more for watches that have not listed: what they would have told is read instead.
-    pub fn give_up(&self) {
-        self.unlisted.send_replace(0);
+    /// Whether it has.
+    #[must_use]
+    pub fn are_listed(&self, namespace: Option<&str>) -> bool {
+        !covers(&self.unlisted.borrow(), namespace)
     }
 
     /// Remembers which objects `token` names, whose key is `key`.
@@ -188,8 +191,7 @@ impl Versions {
     /// A watch of `namespace` (all, if none) has listed: named objects that were not in the list do not exist.
     pub fn relisted(&self, namespace: Option<&str>, listed: &HashSet<Key>, first: bool) -> Vec<Key> {
         let mut inner = self.lock();
-        let here = |key: &Key| namespace.is_none_or(|n| *n == *key.namespace);
-        let gone = inner.named.iter_mut().filter(|(key, _)| here(key) && !listed.contains(*key));
+        let gone = inner.named.iter_mut().filter(|(key, _)| key.is_in(namespace) && !listed.contains(*key));
         let mut concerned = Vec::new();
         for (secret, named) in gone {
             match named.seen {
@@ -204,19 +206,25 @@ impl Versions {
         }
         drop(inner);
         if first {
-            self.skip_list();
+            self.end_list(namespace);
         }
         concerned
     }
 
-    /// One watch has listed, or there is nothing yet that it would have to list.
-    pub fn skip_list(&self) {
-        self.unlisted.send_modify(|unlisted| *unlisted = unlisted.saturating_sub(1));
+    /// The watch of `namespace` (all, if none) has listed, has nothing yet to list, or is not waited for any more: what it would have
+    /// told is read instead.
+    pub fn end_list(&self, namespace: Option<&str>) {
+        self.unlisted.send_modify(|unlisted| unlisted.retain(|scope| scope.as_deref() != namespace));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether one of `scopes` is that of `namespace`, or all.
+fn covers(scopes: &[Option<String>], namespace: Option<&str>) -> bool {
+    scopes.iter().any(|scope| scope.is_none() || scope.as_deref() == namespace)
 }
 
 // === impl Inner ===

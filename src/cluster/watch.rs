@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt, future, stream};
 use k8s_openapi::NamespaceResourceScope;
@@ -10,6 +11,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
+use tokio::time::Instant;
 
 use super::bell::Bell;
 use super::decode::Tokens;
@@ -20,6 +22,9 @@ use crate::metrics::Metrics;
 
 /// Objects of one list request: the memory that a list takes.
 const PAGE_SIZE: u32 = 100;
+
+/// How long the same complaint about a watch is not repeated.
+const REPEAT: Duration = Duration::from_secs(60);
 
 /// Whether a first list is complete. `Store::wait_until_ready` would do, but wakes only the last of several that wait.
 pub type Listed = tokio::sync::watch::Receiver<bool>;
@@ -45,7 +50,8 @@ pub enum News {
 }
 
 /// The resources of `namespace`, or of all: a store, the stream that fills it and tells of changes, and whether it is full.
-/// `told` is called with each change, before the stream tells of it; of what `told` calls no news it does not tell.
+/// `told` is called with each change, before the stream tells of it; of what `told` calls no news it does not tell, nor of what
+/// is listed for the first time: whoever waits for that list looks at all of it.
 pub fn tokens(
     client: Client,
     namespace: Option<&str>,
@@ -55,7 +61,7 @@ pub fn tokens(
     let (reader, writer) = reflector::store();
     let (full, listed) = tokio::sync::watch::channel(false);
     let (mut undecodable, counts) = (Undecodable::default(), Arc::clone(&metrics));
-    let mut listing = HashSet::new();
+    let (mut listing, mut first, mut complaints) = (HashSet::new(), true, Complaints::default());
     let stream = watch(api::<Tokens>(client, namespace), config())
         .default_backoff()
         .reflect(writer)
@@ -73,17 +79,19 @@ pub fn tokens(
                 }
                 Ok(Event::InitApply(token)) => {
                     listing.insert(Key::of(token));
-                    exists(token)
+                    let news = exists(token);
+                    if first { News::No } else { news }
                 }
                 Ok(Event::Apply(token)) => exists(token),
                 Ok(Event::Delete(token)) => told(Change::Gone(&Key::of(token))),
                 Ok(Event::InitDone) => {
                     let news = told(Change::Listed(&std::mem::take(&mut listing)));
+                    first = false;
                     full.send_replace(true);
                     news
                 }
                 Err(error) => {
-                    complain("VerteilToken", error, &metrics);
+                    complaints.tell("VerteilToken", error, &metrics);
                     News::Yes
                 }
             };
@@ -102,6 +110,12 @@ struct Undecodable {
     listing: HashSet<Key>,
 }
 
+/// What was said of a watch that fails: it is tried again every second, and what it says each time is worth a line a minute.
+#[derive(Default)]
+struct Complaints {
+    last: Option<(String, Instant)>,
+}
+
 /// Rings for each resource that names an object of kind `K` which has changed. Starts once the resources are `listed` and one of
 /// them names any.
 pub fn bells<K>(
@@ -116,19 +130,19 @@ where
     K: k8s_openapi::Resource + 'static,
 {
     let api = api::<Bell<K>>(client, namespace.as_deref());
-    let needed = Arc::clone(&versions);
+    let (needed, scope) = (Arc::clone(&versions), namespace.clone());
     let begin = async move {
         drop(listed.wait_for(|listed| *listed).await);
         let at_once = needed.is_needed();
         if !at_once {
-            needed.skip_list();
+            needed.end_list(scope.as_deref());
             needed.needed().await;
         }
         at_once
     };
     stream::once(begin).flat_map(move |at_once| {
         let (namespace, versions, metrics) = (namespace.clone(), Arc::clone(&versions), Arc::clone(&metrics));
-        let (mut listing, mut first) = (HashSet::new(), at_once);
+        let (mut listing, mut first, mut complaints) = (HashSet::new(), at_once, Complaints::default());
         let events = watch(api.clone(), config()).default_backoff();
         let rings = events.map(move |event| match event {
             Ok(Event::Init) => {
@@ -138,6 +152,8 @@ where
             Ok(Event::InitApply(object)) => {
                 let key = Key::of(&object);
                 let concerned = versions.applied(&key, object.meta());
+                // Until the first list nobody has looked at anything: the end of it rings for all that need more than a look.
+                let concerned = if versions.are_listed(namespace.as_deref()) { concerned } else { Vec::new() };
                 // Of other people's objects not even the names are kept.
                 if versions.is_named(&key) {
                     listing.insert(key);
@@ -150,7 +166,7 @@ where
             Ok(Event::Apply(object)) => versions.applied(&Key::of(&object), object.meta()),
             Ok(Event::Delete(object)) => versions.deleted(&Key::of(&object), object.meta()),
             Err(error) => {
-                complain(K::KIND, &error, &metrics);
+                complaints.tell(K::KIND, &error, &metrics);
                 Vec::new()
             }
         });
@@ -184,6 +200,27 @@ impl Undecodable {
     }
 }
 
+// === impl Complaints ===
+
+impl Complaints {
+    fn tell(&mut self, kind: &'static str, error: &watcher::Error, metrics: &Metrics) {
+        metrics.watch_error(kind);
+        // A watch that has expired (410) is begun anew as a matter of course.
+        let expired = matches!(error, watcher::Error::WatchError(status) if status.code == 410);
+        let error = ApiError::of_watch(error).to_string();
+        let now = Instant::now();
+        let said = self.last.as_ref().is_some_and(|(said, at)| *said == error && now.duration_since(*at) < REPEAT);
+        if expired {
+            tracing::debug!(kind, error, "watch expired");
+        } else if said {
+            tracing::debug!(kind, error, "watch failed again");
+        } else {
+            tracing::warn!(kind, error, "watch failed, trying again");
+            self.last = Some((error, now));
+        }
+    }
+}
+
 fn config() -> watcher::Config {
     watcher::Config::default().page_size(PAGE_SIZE)
 }
@@ -195,17 +232,5 @@ where
     match namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
-    }
-}
-
-fn complain(kind: &'static str, error: &watcher::Error, metrics: &Metrics) {
-    metrics.watch_error(kind);
-    // A watch that has expired (410) is begun anew as a matter of course.
-    let expired = matches!(error, watcher::Error::WatchError(status) if status.code == 410);
-    let error = ApiError::of_watch(error);
-    if expired {
-        tracing::debug!(kind, %error, "watch expired");
-    } else {
-        tracing::warn!(kind, %error, "watch failed, trying again");
     }
 }

@@ -199,7 +199,7 @@ mod tests {
             writer.apply_watcher_event(&Event::Apply(object));
         }
         let resources = Arc::new(Resources::default());
-        resources.set(vec![Watched { store, listed: tokio::sync::watch::channel(true).1 }]);
+        resources.set(vec![Watched { namespace: None, store, listed: tokio::sync::watch::channel(true).1 }]);
         let metrics = Metrics::new().with(ResourceMetrics::new(resources, leading, Arc::new(SystemClock)));
         let text = metrics.encode(Exposition::Plain).unwrap();
         let of_resources = text.lines().filter_map(|line| line.strip_prefix("verteil_token_"));

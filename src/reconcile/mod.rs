@@ -186,10 +186,22 @@ impl Context {
         !self.stop.is_cancelled() && self.leads()
     }
 
-    /// Resolves once every watch has listed what resources name.
-    pub async fn listed(&self) {
-        self.versions.listed().await;
-        self.config_maps.listed().await;
+    /// Resolves once the watches of `namespace` (all, if none) have listed what resources name.
+    pub async fn listed(&self, namespace: Option<&str>) {
+        self.versions.listed(namespace).await;
+        self.config_maps.listed(namespace).await;
+    }
+
+    /// Whether they have.
+    #[must_use]
+    pub fn are_listed(&self, namespace: Option<&str>) -> bool {
+        self.versions.are_listed(namespace) && self.config_maps.are_listed(namespace)
+    }
+
+    /// Waits for them no more: what they would have told is read instead.
+    pub fn end_lists(&self, namespace: Option<&str>) {
+        self.versions.end_list(namespace);
+        self.config_maps.end_list(namespace);
     }
 
     fn new_claim_id(&self) -> String {
@@ -247,10 +259,16 @@ fn glance(token: &VerteilToken, ctx: &Context, key: &Key) -> Option<Action> {
     if ctx.memory.is_stale(key, number(&token.metadata)) {
         return Some(Action::requeue(STALE_SLEEP));
     }
+    rest(key, token, ctx).map(Action::requeue)
+}
+
+/// How long a resource can be left alone that needs nothing; none if it needs more than a look. No call is made.
+#[must_use]
+pub fn rest(key: &Key, token: &VerteilToken, ctx: &Context) -> Option<Duration> {
     let until = settled_until(key, token, ctx)?;
     let end = token.status.as_ref().and_then(|status| status.expires_at.as_ref()).map(|time| time.0);
     FirstLook::Settled(end).note(ctx, key);
-    Some(sleep_until(until, ctx.clock.now()))
+    Some(left(until, ctx.clock.now()))
 }
 
 async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Result<Next, ApiError> {
@@ -319,8 +337,12 @@ async fn reconcile_once(token: &VerteilToken, ctx: &Context, key: &Key) -> Resul
     Err(ApiError::Conflict { call: "reconcile" })
 }
 
-/// The sleep until `until`: whole milliseconds, rounded up, so that the renewal point has passed when it ends.
 fn sleep_until(until: Timestamp, now: Timestamp) -> Action {
+    Action::requeue(left(until, now))
+}
+
+/// The time until `until`: whole milliseconds, rounded up, so that the renewal point has passed when it ends.
+fn left(until: Timestamp, now: Timestamp) -> Duration {
     let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-    Action::requeue(left.saturating_add(Duration::from_millis(1)).min(LONGEST_SLEEP))
+    left.saturating_add(Duration::from_millis(1)).min(LONGEST_SLEEP)
 }

@@ -94,15 +94,18 @@ async fn tokens(State(debug): State<Debug>, RawQuery(query): RawQuery) -> Respon
     let now = debug.clock.now();
     let metrics = debug.metrics.activity();
     match wish {
-        Wish { namespace: Some(namespace), name: Some(name) } => match debug.one(&Key::new(namespace, name), now) {
-            Some(token) => answer(StatusCode::OK, &One { status: "success", token, metrics }),
-            None => debug.missing(),
-        },
-        Wish { namespace, .. } if debug.resources.are_listed() => {
+        Wish { namespace: Some(namespace), name: Some(name) } => {
+            let key = Key::new(namespace, name);
+            match debug.one(&key, now) {
+                Some(token) => answer(StatusCode::OK, &One { status: "success", token, metrics }),
+                None => debug.missing(Some(&key.namespace)),
+            }
+        }
+        Wish { namespace, .. } if debug.resources.are_listed(namespace.as_deref()) => {
             let tokens = debug.all(namespace.as_deref(), now);
             answer(StatusCode::OK, &All { status: "success", tokens, metrics })
         }
-        Wish { .. } => debug.missing(),
+        Wish { namespace, .. } => debug.missing(namespace.as_deref()),
     }
 }
 
@@ -157,8 +160,8 @@ impl Debug {
         views
     }
 
-    fn missing(&self) -> Response {
-        if self.resources.are_listed() {
+    fn missing(&self, namespace: Option<&str>) -> Response {
+        if self.resources.are_listed(namespace) {
             error(StatusCode::NOT_FOUND, "there is no such VerteilToken in the namespaces that this operator watches")
         } else {
             error(StatusCode::SERVICE_UNAVAILABLE, "the VerteilTokens are not listed yet")

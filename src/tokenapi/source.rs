@@ -64,7 +64,7 @@ impl TokenApi {
 
     /// Told only to who may have the token of that name.
     fn missing(&self, key: &Key) -> Problem {
-        if self.resources.are_listed() {
+        if self.resources.are_listed(Some(&key.namespace)) {
             let detail = format!("there is no VerteilToken {key} in the namespaces that this operator watches");
             Problem::new(StatusCode::NOT_FOUND, detail)
         } else {

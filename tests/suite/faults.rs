@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use testbed::proxy::{FAULTS, Fault, Kind};
-use testbed::world::{PASSWORD, USERNAME};
+use testbed::world::{PASSWORD, USERNAME, role};
 use testbed::{Answer, World};
 
 use crate::OPERATOR;
@@ -130,4 +130,28 @@ async fn a_broken_watch_of_secrets_does_not_hold_up_the_resources() {
     world.delete_secret("flight").await;
     world.status("flight", "the second token", |s| s.tokens_issued == Some(2)).await;
     world.stays_at(2).await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_may_not_be_looked_into_holds_up_no_other_and_comes_in_once_it_may() {
+    let (world, other) = (World::new().await, World::new().await);
+    world.create_token("flight", json!({})).await;
+    other.create_token("flight", json!({})).await;
+    // No role in the other one: so it is where a namespace was deleted before the operator was told.
+    let operator = world.start_operator(OPERATOR, &[&format!("--namespaces={}", other.namespace)]);
+    world.ready("flight").await;
+    operator.wait_until_ready().await;
+    let log = operator.log();
+    let missing = log.lines().filter(|line| line.contains("going on without them") && line.contains(&other.namespace));
+    assert_eq!(missing.count(), 1, "{log}");
+    let said = log.lines().filter(|line| line.contains("watch failed, trying again"));
+    assert_eq!(said.count(), 1, "once, and not at each try: {log}");
+    other.stays_at(0).await;
+
+    let account = format!("namespace: {}", world.namespace);
+    let role = role(&other.namespace).replace(&format!("namespace: {}", other.namespace), &account);
+    other.kubectl_apply(&role).await;
+    other.ready("flight").await;
+    world.stays_at(1).await;
+    other.stays_at(1).await;
 }

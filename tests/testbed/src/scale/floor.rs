@@ -26,8 +26,8 @@ const SETTLED: &str = include_str!("../../../../benches/core/token.json");
 const TIME: &str = "2030-01-01T00:00:00Z";
 /// Calls of an issue: four writes, and the read of the credentials.
 const CALLS: f64 = 5.0;
-/// Calls in a second that such a loop made where the goals in seconds were set: the middle of 800 to 1,240.
-const REFERENCE: f64 = 1020.0;
+/// Calls in a second that such a loop made at least where the goals in seconds were set; at most it made 1,240.
+const REFERENCE: f64 = 800.0;
 
 /// What the bare loop took.
 pub(super) struct Floor {
@@ -68,8 +68,8 @@ impl Floor {
         Ok(Self { writes, cpu, calls_per_second })
     }
 
-    /// A goal in seconds, on this machine in this hour: longer by as much as the loop is slower than where the goal was set, and
-    /// never shorter.
+    /// A goal in seconds, on this machine in this hour: longer by as much as the loop is slower than it ever was where the goal was
+    /// set, and never shorter.
     pub(super) fn goal(&self, seconds: f64) -> f64 {
         seconds * (REFERENCE / self.calls_per_second).max(1.0)
     }
@@ -101,7 +101,7 @@ async fn took<F: Future<Output = anyhow::Result<()>> + Send + 'static>(
 
 async fn read(cluster: &Cluster) -> anyhow::Result<()> {
     let key = Key::new(FLOOR, CREDENTIALS);
-    cluster.data(&key).await?.context("credentials").map(drop)
+    cluster.secret(&key).await?.context("credentials").map(drop)
 }
 
 async fn write(cluster: &Cluster, number: usize, token: &VerteilToken) -> anyhow::Result<()> {

@@ -10,7 +10,8 @@ use crate::ports::free_port;
 use crate::{Child, Signal, plain_http};
 
 const PATIENCE: Duration = Duration::from_secs(300);
-const LOOK: Duration = Duration::from_millis(10);
+/// Each look is a connection to a process whose CPU is measured.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// It runs until it is stopped or dropped.
 pub(super) struct Operator {
