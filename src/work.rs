@@ -69,7 +69,8 @@ pub(crate) async fn work(
             .reconcile_on(stream::select_all(all_bells).map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
             .reconcile_on(beats)
             .graceful_shutdown_on(stop.clone().cancelled_owned());
-        controllers.push(controller.run(pass, error_policy, Arc::clone(context)).boxed());
+        let passes = controller.run(pass, error_policy, Arc::clone(context));
+        controllers.push(passes.take_until(stopped_before(listed.clone(), stop.clone())).boxed());
         scopes.push(Scope { watched: Watched { namespace, store, listed }, bell, rests });
     }
     resources.set(scopes.iter().map(|scope| scope.watched.clone()).collect());
@@ -199,6 +200,14 @@ fn heed(context: &Context, scope: Option<&str>, change: Change<'_>) -> News {
             }
             News::Yes
         }
+    }
+}
+
+/// Resolves at `stop` if nothing is `listed` then: a controller that waits for its list has begun no pass, and would not end by itself.
+async fn stopped_before(listed: Listed, stop: CancellationToken) {
+    stop.cancelled().await;
+    if *listed.borrow() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use testbed::proxy::{FAULTS, Fault, Kind};
-use testbed::world::{PASSWORD, USERNAME, role};
-use testbed::{Answer, World};
+use testbed::world::{PASSWORD, PATIENCE, USERNAME, role};
+use testbed::{Answer, Signal, World, eventually};
 
 use crate::OPERATOR;
 
@@ -147,7 +147,17 @@ async fn a_namespace_that_may_not_be_looked_into_holds_up_no_other_and_comes_in_
     let said = log.lines().filter(|line| line.contains("watch failed, trying again"));
     assert_eq!(said.count(), 1, "once, and not at each try: {log}");
     other.stays_at(0).await;
+    // Nor does it hold up the end.
+    operator.process().signal(Signal::TERM).unwrap();
+    eventually("the end", PATIENCE, async || match operator.log() {
+        log if log.contains("stopped") => Ok(()),
+        log => Err(log),
+    })
+    .await;
+    assert!(!operator.log().contains("cut short"), "{}", operator.log());
 
+    let _operator = world.start_operator(OPERATOR, &[&format!("--namespaces={}", other.namespace)]);
+    world.ready("flight").await;
     let account = format!("namespace: {}", world.namespace);
     let role = role(&other.namespace).replace(&format!("namespace: {}", other.namespace), &account);
     other.kubectl_apply(&role).await;
