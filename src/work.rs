@@ -126,7 +126,10 @@ async fn begin(scopes: &[Scope], context: &Context, ready: impl FnOnce()) {
     if tokio::time::timeout(LIST_PATIENCE, others).await.is_err() {
         let missing = scopes.iter().filter(|scope| !scope.is_listed()).filter_map(Scope::namespace);
         let namespaces = missing.collect::<Vec<_>>().join(", ");
-        tracing::warn!(namespaces, "VerteilTokens of some namespaces are not listed yet: going on without them");
+        // None: they wait for what their resources name, and say so themselves.
+        if !namespaces.is_empty() {
+            tracing::warn!(namespaces, "VerteilTokens of some namespaces are not listed yet: going on without them");
+        }
     }
     ready();
     found.announce();

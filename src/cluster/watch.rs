@@ -211,11 +211,11 @@ impl Complaints {
         let now = Instant::now();
         let said = self.last.as_ref().is_some_and(|(said, at)| *said == error && now.duration_since(*at) < REPEAT);
         if expired {
-            tracing::debug!(kind, error, "watch expired");
+            tracing::debug!(kind, %error, "watch expired");
         } else if said {
-            tracing::debug!(kind, error, "watch failed again");
+            tracing::debug!(kind, %error, "watch failed again");
         } else {
-            tracing::warn!(kind, error, "watch failed, trying again");
+            tracing::warn!(kind, %error, "watch failed, trying again");
             self.last = Some((error, now));
         }
     }

@@ -26,6 +26,25 @@ async fn all_ready(world: &World) {
 }
 
 #[tokio::test]
+async fn a_restart_leaves_what_is_settled_alone_until_its_renewal_which_comes_in_time() {
+    let world = World::new().await;
+    world.issuer.set_lifetime(Duration::from_secs(30));
+    let operator = world.operator(OPERATOR, &[]).await;
+    world.create_token("flight", json!({})).await;
+    world.ready("flight").await;
+    world.issuer.set_lifetime(Duration::from_secs(43_199));
+    operator.kill();
+    let operator = world.operator(OPERATOR, &[]).await;
+    let log = operator.log();
+    assert!(log.contains("resources=1 valid_tokens=1"), "{log}");
+    // The look at all resources was enough: there was no pass, and nothing else would ring for one but the end of the rest.
+    assert_eq!(operator.metric("verteil_token_reconcile_duration_seconds_count").await, Some(0.0));
+    world.status("flight", "the second token", |s| s.tokens_issued == Some(2)).await;
+    world.stays_at(2).await;
+    world.stores("flight", &world.issuer.last_token("flight").unwrap()).await;
+}
+
+#[tokio::test]
 async fn twenty_tokens_survive_crashes_at_random_moments() {
     let world = World::new().await;
     let mut operator = world.operator(OPERATOR, &[]).await;
